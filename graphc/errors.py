@@ -1,0 +1,75 @@
+"""The two families of errors, and the source line that every user error names.
+
+`GraphcError` and its children are the *user's* errors: they name tensors, types, the line that built the tensor and
+a hint. `InternalError` is *ours*: it means a bug in graphc, never a mistake in the program that is compiled.
+To add an error, subclass `GraphcError` together with the built-in exception that a NumPy user would catch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """One line of the user's program: `file` as the user would type it, `line` from 1, the stripped `text`."""
+
+    file: str
+    line: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}"
+        return f"{place}: {self.text}" if self.text else place
+
+
+class GraphcError(Exception):
+    """A mistake in the user's program or in the arguments of a call.
+
+    `lines` are the source lines that built the tensors in question (the first is shown as "built at"),
+    `hint` says what to do about it.
+    """
+
+    def __init__(self, message: str, lines: Sequence[SourceLine] = (), hint: str | None = None) -> None:
+        self.message = message
+        self.lines = tuple(lines)
+        self.hint = hint
+        parts = [message]
+        for index, line in enumerate(self.lines):
+            parts.append(f"  {'built at' if index == 0 else 'also at'} {line}")
+        if hint:
+            parts.append(f"  hint: {hint}")
+        super().__init__("\n".join(parts))
+
+
+class ShapeError(GraphcError, ValueError):
+    """Shapes that do not fit: broadcasting, inner sizes, axes, a size at a call that differs from its name's."""
+
+
+class DTypeError(GraphcError, TypeError):
+    """Dtypes that do not fit: a narrowing argument, an op that is not defined for a dtype."""
+
+
+class ArgumentError(GraphcError, TypeError):
+    """A call with a missing, surplus or unknown argument, or a build-time argument of the wrong kind."""
+
+
+class GradientError(GraphcError, ValueError):
+    """A gradient that does not exist: of something not scalar, not connected, or through an op without a rule."""
+
+
+class IndexRangeError(GraphcError, IndexError):
+    """An index (a label, say) outside of the axis that it selects from; found before anything is written."""
+
+
+class ParseError(GraphcError, ValueError):
+    """A text that is not a graph: names line and column."""
+
+
+class InternalError(Exception):
+    """A bug in graphc. Please report it, with the reproducer that the message names."""
+
+    def __init__(self, message: str, reproducer: str | None = None) -> None:
+        text = f"{message}\n  this is a bug in graphc, please report it"
+        super().__init__(f"{text}\n  reproducer: {reproducer}" if reproducer else text)
