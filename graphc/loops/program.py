@@ -8,7 +8,9 @@ plan is a list of (lifetime, size expression) whose offsets are computed once fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from graphc.errors import SourceLine
 from graphc.loops.ir import LoopKernel
@@ -61,7 +63,7 @@ class Program:
 
     inputs, parameters: buffer names in call order; outputs: a buffer name for each result; updates: (parameter,
     buffer with its next value): equal names mean that the update is in place, else the runtime copies at the end.
-    constants: buffer name -> position in the graph's constants.
+    constants: the arrays of the buffers of kind "constant".
     """
 
     name: str
@@ -74,3 +76,4 @@ class Program:
     outputs: tuple[str, ...]
     updates: tuple[tuple[str, str], ...]
     checks: tuple[Check, ...] = ()
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
