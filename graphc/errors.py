@@ -67,6 +67,10 @@ class ParseError(GraphcError, ValueError):
     """A text that is not a graph: names line and column."""
 
 
+class SettingError(GraphcError, ValueError):
+    """An unknown switch, log word or value of a switch; names the valid ones."""
+
+
 class InternalError(Exception):
     """A bug in graphc. Please report it, with the reproducer that the message names."""
 
