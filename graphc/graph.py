@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import hashlib
 import itertools
 import weakref
 from collections import Counter
@@ -99,13 +100,22 @@ _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValu
 class ConstantData:
     """The array of a constant: read-only, compared by dtype, shape and bytes (0.0 is not -0.0)."""
 
-    __slots__ = ("_key", "array")
+    __slots__ = ("_digest", "_key", "array")
 
     def __init__(self, array: np.ndarray) -> None:
         copy = np.array(array, order="C", copy=True)
         copy.flags.writeable = False
         self.array = copy
         self._key = (copy.dtype.name, copy.shape, copy.tobytes())
+        self._digest: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """128 bits of the SHA-256 of dtype, shape and bytes, in hex. Computed once."""
+        if self._digest is None:
+            name, shape, data = self._key
+            self._digest = hashlib.sha256(f"{name}{list(shape)}".encode() + data).hexdigest()[:32]
+        return self._digest
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ConstantData) and self._key == other._key
@@ -153,7 +163,7 @@ def make_node(op: Op, inputs: Sequence[Value], attrs: Attrs | None = None, origi
             _interned[key] = found = Node(op, operands, attrs, types)
         node = found
     if origin is not None:
-        _origins[node] = joined(_origins.get(node), origin) or origin
+        add_origin(node, origin)
     return node
 
 
@@ -191,6 +201,11 @@ _inherited: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("inhe
 
 def origin_of(node: Node) -> Origin | None:
     return _origins.get(node)
+
+
+def add_origin(node: Node, origin: Origin) -> None:
+    """Join `origin` to what is known of where `node` came from."""
+    _origins[node] = joined(_origins.get(node), origin) or origin
 
 
 def joined(a: Origin | None, b: Origin | None) -> Origin | None:

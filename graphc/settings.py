@@ -107,7 +107,7 @@ class Settings:
     log: frozenset[str] = _switch("what to tell on stderr: words separated by commas", _log_words, frozenset())
     dump: Path | None = _switch("folder that gets numbered files of every level", _folder)  # noqa: RUF009
     verify: bool = _switch("verify the graph after every pass", _bool, False)
-    num_threads: int | None = _switch("threads of a call; default: the cores this process may use", _threads)  # noqa: RUF009
+    num_threads: int | None = _switch("threads of a call; default: the cores this process may use", _threads)
     cache_dir: Path = _switch("folder of the cache on disk", _cache_folder, _default_cache_dir)  # noqa: RUF009
     cache: bool = _switch("use the cache on disk", _bool, True)
     fast_math: bool = _switch("allow rewrites that hold in real arithmetic only", _bool, False)
