@@ -1,0 +1,12 @@
+"""Layers and losses: plain graph building, with PyTorch's names.
+
+Enter at `Module` (module.py), the layers (layers.py), `graphc.nn.functional`, and `save` and `load` (saving.py). A new
+layer is a `Module` with a `forward` that builds a graph; it needs no other place.
+"""
+
+from graphc.nn import functional
+from graphc.nn.layers import Linear, ReLU, Sequential
+from graphc.nn.module import Module
+from graphc.nn.saving import load, save
+
+__all__ = ["Linear", "Module", "ReLU", "Sequential", "functional", "load", "save"]

@@ -1,0 +1,93 @@
+"""Activations and losses as functions of tensors, with PyTorch's names, defaults and reductions.
+
+Everything here is a composition of `graphc.ops`; the compiler fuses it as it would fuse the user's own. A maximum that
+is subtracted for stability stands under `stop_gradient`.
+"""
+
+from __future__ import annotations
+
+from graphc import ops
+from graphc.build import Tensor, fail
+from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.ops import relu, sigmoid, softplus, tanh
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "log_softmax",
+    "mse_loss",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "tanh",
+]
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along `axis`: positive, and adds up to 1."""
+    powers = ops.exp(_shifted(x, axis))
+    return powers / powers.sum(axis, keepdims=True)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """The logarithm of `softmax(x, axis)`, exact where the softmax itself would round to 0."""
+    shifted = _shifted(x, axis)
+    return shifted - ops.log(ops.exp(shifted).sum(axis, keepdims=True))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """-log softmax(logits)[label], for logits f32[N, C, ...] (or f32[C]) and labels of the same shape without the C.
+
+    `labels` are integers in 0..C-1 (one outside is an IndexRangeError at the call), or probabilities: floats of the
+    shape of `logits`. `reduction` is "mean" (over all labels), "sum" or "none". Raises ShapeError or DTypeError.
+    """
+    axis = 1 if len(logits.shape) > 1 else 0
+    if not logits.dtype.is_float or not logits.shape:
+        fail(DTypeError, f"cross_entropy: logits must be floats with an axis of classes, not {logits.type}")
+    shifted = _shifted(logits, axis)
+    log_sum = ops.log(ops.exp(shifted).sum(axis, keepdims=True))
+    if labels.dtype.is_float:
+        _same_shape("cross_entropy", logits, labels)
+        return _reduced((labels * (log_sum - shifted)).sum(axis), reduction, "cross_entropy")
+    if not labels.dtype.is_integer:
+        fail(DTypeError, f"cross_entropy: labels must be integers or floats, not {labels.type}")
+    expected = logits.shape[:axis] + logits.shape[axis + 1 :]
+    if labels.shape != expected:
+        shape = ",".join(map(str, expected))
+        fail(ShapeError, f"cross_entropy: logits {logits.type} need labels of shape [{shape}], not {labels.type}")
+    picked = ops.take_along_axis(shifted, labels.reshape((*labels.shape[:axis], 1, *labels.shape[axis:])), axis)
+    return _reduced((log_sum - picked).reshape(expected), reduction, "cross_entropy")
+
+
+def mse_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """(prediction - target)**2; the shapes must be equal, so that [N, 1] and [N] never broadcast to [N, N]."""
+    _same_shape("mse_loss", prediction, target)
+    difference = prediction - target
+    return _reduced(difference * difference, reduction, "mse_loss")
+
+
+def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """softplus(x) - x*y: the cross entropy of sigmoid(x) with targets y in 0..1 (floats, integers or bools)."""
+    _same_shape("binary_cross_entropy_with_logits", logits, targets)
+    y = targets if targets.dtype.is_float else targets.astype(logits.dtype)
+    return _reduced(softplus(logits) - logits * y, reduction, "binary_cross_entropy_with_logits")
+
+
+def _shifted(x: Tensor, axis: int) -> Tensor:
+    """x minus its maximum along `axis`, so that exp cannot overflow."""
+    return x - ops.stop_gradient(x.max(axis, keepdims=True))
+
+
+def _reduced(losses: Tensor, reduction: str, function: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction not in ("mean", "sum"):
+        fail(ArgumentError, f'{function}: reduction is "mean", "sum" or "none", not {reduction!r}')
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _same_shape(function: str, a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        message = f"{function}: the shapes of {a.type} and {b.type} differ"
+        fail(ShapeError, message, "reshape one of them: a loss does not broadcast")

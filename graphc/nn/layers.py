@@ -1,0 +1,83 @@
+"""The layers. A new one is a `Module` with a `forward`; see the module's docstring for how parameters get their names."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphc.build import Parameter, Tensor, fail
+from graphc.errors import ArgumentError
+from graphc.nn import functional
+from graphc.nn.module import Module
+
+
+class Linear(Module):
+    """`x @ weight + bias`: f32[..., in_features] -> f32[..., out_features].
+
+    `weight` is [in, out], the transpose of PyTorch's: the forward product then reads its rows in order and needs no
+    transposed packing. Both parameters start as PyTorch's do, uniform in +-1/sqrt(in_features), drawn from `generator`:
+    a `numpy.random.Generator`, a seed, or None for a fresh one.
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: str = "float32",
+        generator: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__()
+        if min(in_features, out_features) < 1:
+            fail(ArgumentError, f"Linear: sizes must be positive, not {in_features} and {out_features}")
+        self.in_features, self.out_features, self.dtype = in_features, out_features, np.dtype(dtype)
+        draw = np.random.default_rng(generator)
+        bound = 1 / math.sqrt(in_features)
+        self.register_parameter("weight", draw.uniform(-bound, bound, (in_features, out_features)).astype(self.dtype))
+        if bias:
+            self.register_parameter("bias", draw.uniform(-bound, bound, out_features).astype(self.dtype))
+        else:
+            self.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
+
+    def describe(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class ReLU(Module):
+    """max(x, 0), and NaN for NaN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x)
+
+
+class Sequential(Module):
+    """Modules applied one after the other; `model[0]` is the first.
+
+    They are named "0", "1", ... as in PyTorch, or by keyword: `Sequential(hidden=Linear(64, 128), relu=ReLU())`.
+    """
+
+    def __init__(self, *modules: Module, **named: Module) -> None:
+        super().__init__()
+        for name, module in (*((str(index), module) for index, module in enumerate(modules)), *named.items()):
+            setattr(self, name, module)
+
+    def forward(self, x: Any) -> Any:
+        for _, module in self.named_children():
+            x = module(x)
+        return x
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self._children.values())[index]
+
+    def __len__(self) -> int:
+        return len(self._children)

@@ -1,0 +1,127 @@
+"""`Module`: a tree of named parameters with a `forward` that builds a graph.
+
+A parameter is named by its path in the tree (`hidden.weight`). So a layer keeps only the initial array, and makes its
+`Parameter` when something first asks for it: by then the layer has its place, and the name in the graph, in
+`fn.parameters`, in an optimiser's slots and in the state dict is one and the same. (Only a path that starts with a
+number, as in a bare `Sequential`, gets `layers.` in front of it in the graph.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from graphc.build import Parameter, Tensor, fail, parameter
+from graphc.errors import ArgumentError
+from graphc.nn.state import load_arrays
+
+
+class Module:
+    """Base of all layers. Subclass it, make children and parameters in `__init__`, write `forward`.
+
+    A module that is assigned to an attribute is a child of that name, a `graphc.Parameter` that is assigned is a
+    parameter of that name, and `register_parameter` declares one by its initial array.
+    """
+
+    def __init__(self) -> None:
+        self._children: dict[str, Module] = {}
+        self._parameters: dict[str, Parameter | np.ndarray] = {}  # an array until somebody asks for the parameter
+        self._place: tuple[Module, str] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Module):
+            self._registry("_children", name)[name] = value
+            if value._place is None:
+                object.__setattr__(value, "_place", (self, name))
+        elif isinstance(value, Parameter):
+            self._registry("_parameters", name)[name] = value
+        else:
+            for registry in (self.__dict__.get("_children", {}), self.__dict__.get("_parameters", {})):
+                registry.pop(name, None)
+            object.__setattr__(self, name, value)
+
+    def _registry(self, which: str, name: str) -> dict[str, Any]:
+        if "_children" not in self.__dict__:
+            fail(ArgumentError, f"{type(self).__name__}.{name} is set before super().__init__()")
+        for registry in ("_children", "_parameters"):
+            self.__dict__[registry].pop(name, None)
+        self.__dict__.pop(name, None)
+        found: dict[str, Any] = self.__dict__[which]
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_children", ()):
+            return self._children[name]
+        found = self.__dict__.get("_parameters", {}).get(name)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        if not isinstance(found, Parameter):
+            found = self._parameters[name] = parameter(f"{self._prefix()}{name}", found)
+        return found
+
+    def _prefix(self) -> str:
+        """The path of this module with a dot behind it; nothing for the root."""
+        prefix, module = "", self
+        while module._place is not None:
+            module, name = module._place
+            prefix = f"{name}.{prefix}"
+        return f"layers.{prefix}" if prefix[:1].isdigit() else prefix  # a name in the graph is no number
+
+    def register_parameter(self, name: str, array: ArrayLike) -> None:
+        """Declare the parameter `name`, with `array` for its first value; `self.name` is then the `Parameter`."""
+        if not name.isidentifier():
+            fail(ArgumentError, f"{type(self).__name__}: {name!r} cannot be an attribute")
+        self._registry("_parameters", name)[name] = np.asarray(array)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Build the graph of this module for `inputs`. Every subclass has its own."""
+        raise TypeError(f"{type(self).__name__} has no forward()")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The direct children, in the order of their assignment."""
+        yield from self._children.items()
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) of this module and of all below it, each parameter once, under its first path."""
+        seen: set[int] = set()
+        for path, found in self._walk(prefix):
+            if id(found) not in seen:
+                seen.add(id(found))
+                yield path, found
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        for name in self._parameters:
+            yield prefix + name, getattr(self, name)
+        for name, child in self._children.items():
+            yield from child._walk(f"{prefix}{name}.")
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters of the tree, in the order of `named_parameters`."""
+        return [found for _, found in self.named_parameters()]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter's value, by path."""
+        return {path: np.array(found.value) for path, found in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Copy `state` into the parameters; compiled functions read the new values at their next call.
+
+        Keys and shapes must be those of `state_dict()`; an error names those that are not, and then nothing changed.
+        """
+        load_arrays(dict(self.named_parameters()), state, f"{type(self).__name__}.load_state_dict")
+
+    def describe(self) -> str:
+        """What stands between the brackets of `repr`: the arguments of a layer."""
+        return ""
+
+    def __repr__(self) -> str:
+        if not self._children:
+            return f"{type(self).__name__}({self.describe()})"
+        lines = [f"  ({name}): {str(child)}".replace("\n", "\n  ") for name, child in self._children.items()]
+        return "\n".join([f"{type(self).__name__}({self.describe()}", *lines, ")"])

@@ -1,0 +1,14 @@
+"""Optimisers: an object that turns a loss into the `updates` of `graphc.function`, with PyTorch's formulas and names.
+
+    opt = graphc.optim.Adam(lr=1e-3)
+    step = graphc.function([x, y], loss, updates=opt.updates(loss, model.parameters()))
+    opt.lr.value = 1e-4    # takes effect at the next call and compiles nothing
+
+Enter at `Optimizer` (optimizer.py). A new optimiser is a subclass with two methods, as in sgd.py and adam.py.
+"""
+
+from graphc.optim.adam import Adam, AdamW
+from graphc.optim.optimizer import Optimizer
+from graphc.optim.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
