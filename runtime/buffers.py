@@ -1,0 +1,127 @@
+"""Aligned memory: the arena's blocks, and large results in buffers that return when the user's array dies.
+
+A fresh large array costs a page fault every 4 KiB, several times what computing it costs. So a result of `RECYCLE`
+bytes or more lives in a `_Lease` over a pooled block; NumPy keeps the lease alive as the base of the array and of
+every view of it, and when the last one dies the block goes back. Enter at `Results.empty` and `aligned_bytes`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+ALIGN = 64
+RECYCLE = 64 * 1024  # results of at least so many bytes are recycled
+HUGE = 2 * 1024 * 1024  # the size of a huge page; blocks of at least two of them ask for huge pages
+KEEP = 512 * 1024 * 1024  # at most so many bytes wait to be used again
+
+
+def aligned_bytes(nbytes: int, align: int = ALIGN) -> np.ndarray:
+    """An uninitialised uint8 array of `nbytes` whose address is a multiple of `align` (a power of two)."""
+    if nbytes >= 2 * HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        return _huge_bytes(nbytes)
+    raw = np.empty(nbytes + align, np.uint8)
+    start = -address_of(raw) % align
+    return raw[start : start + nbytes]
+
+
+def _huge_bytes(nbytes: int) -> np.ndarray:
+    memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:
+        pass  # a kernel without huge pages: advice only
+    raw = np.frombuffer(memory, np.uint8)
+    start = -address_of(raw) % HUGE
+    return raw[start : start + nbytes]
+
+
+def address_of(array: np.ndarray) -> int:
+    """The address of an array's first element (also of an empty array)."""
+    return int(array.__array_interface__["data"][0])
+
+
+def align_up(value: int, align: int = ALIGN) -> int:
+    """`value` rounded up to a multiple of `align`."""
+    return -(-value // align) * align
+
+
+class _Lease(np.ndarray):
+    """The bytes of a block that is out. Dying gives the block back to `home`."""
+
+    home: Results | None = None
+    block: np.ndarray | None = None
+
+    def __array_finalize__(self, source: Any) -> None:
+        """A view of a lease is not a lease: only the one that `Results` made gives the block back."""
+
+    def __del__(self) -> None:
+        if self.home is not None and self.block is not None:
+            self.home.give_back(self.block)
+
+
+class Results:
+    """Blocks for results, free ones kept by capacity, the longest unused dropped first above `keep` bytes.
+
+    A lease can end anywhere, also in a garbage collection inside of these methods: `give_back` only appends to a
+    deque, which whoever holds the lock empties.
+    """
+
+    def __init__(self, keep: int = KEEP) -> None:
+        self._keep = keep
+        self._returned: deque[np.ndarray] = deque()
+        self._free: list[np.ndarray] = []  # the longest unused first
+        self._lock = threading.Lock()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> np.ndarray:
+        """An uninitialised C-ordered array; `nbytes` is its size. Large ones are 64-byte aligned and recycled."""
+        if nbytes < RECYCLE:
+            return np.empty(shape, dtype)
+        block = self._take(_capacity(nbytes))
+        lease = block.view(_Lease)
+        lease.home, lease.block = self, block
+        return np.ndarray(shape, dtype, buffer=lease)  # type: ignore[arg-type]
+
+    def _take(self, capacity: int) -> np.ndarray:
+        with self._lock:
+            self._drain()
+            for index in range(len(self._free) - 1, -1, -1):  # the last one returned is the likeliest to be in a cache
+                if self._free[index].nbytes == capacity:
+                    return self._free.pop(index)
+        return aligned_bytes(capacity)
+
+    def give_back(self, block: np.ndarray) -> None:
+        """Keep `block` for the next result of its capacity."""
+        self._returned.append(block)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._drain()
+            finally:
+                self._lock.release()
+
+    def _drain(self) -> None:
+        while self._returned:
+            self._free.append(self._returned.popleft())
+        kept = sum(block.nbytes for block in self._free)
+        while kept > self._keep:
+            kept -= self._free.pop(0).nbytes
+
+    def after_fork(self) -> None:
+        """In a forked child: a lock that another thread held would never be released."""
+        self._lock = threading.Lock()
+
+
+def _capacity(nbytes: int) -> int:
+    """`nbytes` rounded up to one of eight steps between powers of two, so that near sizes share blocks."""
+    step = max(4096, 1 << max(0, nbytes.bit_length() - 4))
+    return align_up(nbytes, step)
+
+
+RESULTS = Results()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=RESULTS.after_fork)

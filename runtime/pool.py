@@ -1,0 +1,303 @@
+"""The native thread pool: LLVM IR for forking and joining one job, and the Python side that starts and ends threads.
+
+One 64-bit word, `generation << 32 | chunks left`, is claimed by compare-and-swap: a claim can only succeed while its
+job is unfinished, so a late worker never enters a job that is over or not yet published. The caller works too and
+waits only for claimed chunks, so a job always ends, with or without workers. Workers spin briefly after their last
+job, then sleep on a futex over the generation; whoever publishes a job wakes them if some sleep. A second Python
+thread that finds the pool busy runs its job alone. Worker threads are plain pthreads that never touch Python, so
+neither the GIL nor the interpreter's exit concerns them; a forked child starts its own.
+
+Enter at `pool()` (the process's one pool) and `pool_ir()`. Linux only: elsewhere `pool().address` is 0, which the
+driver reads as one thread. To port it, give `SYSTEM_CALLS` and the two waiting functions of another system.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from graphc.runtime.buffers import aligned_bytes
+
+# Words of the pool (each on cache lines of its own, two lines apart because of the neighbour prefetcher).
+CLAIM, PENDING, SLEEPERS, STOP, BUSY, JOB = 0, 16, 32, 48, 64, 80
+POOL_BYTES = 1024
+SPINS = 2000  # looks at the claim word before a worker sleeps: about 0.1 ms
+SYSTEM_CALLS = {"x86_64": (202, 24), "aarch64": (98, 124)}  # futex, sched_yield
+_PAUSE = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+}
+
+
+def supported() -> bool:
+    """Whether this process can have worker threads: Linux on a processor whose system call numbers are known."""
+    return sys.platform == "linux" and platform.machine() in SYSTEM_CALLS
+
+
+def pool_ir() -> str:
+    """LLVM IR of the pool for this machine; only where `supported()`.
+
+    It defines `graphc_worker` (the body of a pthread), `graphc_stop` and `graphc_fork` (publish a job, work on it,
+    wait for it), and calls `@graphc_chunk(ptr context, ptr region, i64 chunk, i64 worker)`, which the driver defines.
+    """
+    futex, sched_yield = SYSTEM_CALLS[platform.machine()]
+    declare_pause, pause = _PAUSE[platform.machine()]
+    words = {"claim": CLAIM, "pending": PENDING, "sleepers": SLEEPERS, "stop": STOP, "busy": BUSY, "job": JOB}
+    text = _POOL.replace("{pause}", pause).replace("{futex}", str(futex)).replace("{yield}", str(sched_yield))
+    text = text.replace("{spins}", str(SPINS))
+    for name, word in words.items():
+        text = text.replace("{%s}" % name, str(word))
+    return f"declare i64 @syscall(i64, ...)\n{declare_pause}\n{text}"
+
+
+_POOL = """
+; Claims and runs chunks of the job that `word` belongs to until none is left or the word has moved on; returns how
+; many chunks it ran. The job's fields may be read while the next job is being written, but then the claim fails.
+define internal i64 @graphc_work(ptr %pool, i64 %worker) {
+entry:
+  %claim_at = getelementptr i64, ptr %pool, i64 {claim}
+  %job = getelementptr i64, ptr %pool, i64 {job}
+  %region_at = getelementptr i64, ptr %job, i64 1
+  %total_at = getelementptr i64, ptr %job, i64 2
+  %threads_at = getelementptr i64, ptr %job, i64 3
+  br label %look
+look:
+  %ran = phi i64 [ 0, %entry ], [ %ran, %claim ], [ %ran_more, %run ]
+  %word = load atomic i64, ptr %claim_at acquire, align 8
+  %left = and i64 %word, 4294967295
+  %none = icmp eq i64 %left, 0
+  br i1 %none, label %done, label %read
+read:
+  %context = load atomic ptr, ptr %job monotonic, align 8
+  %region = load atomic ptr, ptr %region_at monotonic, align 8
+  %total = load atomic i64, ptr %total_at monotonic, align 8
+  %threads = load atomic i64, ptr %threads_at monotonic, align 8
+  %invited = icmp ult i64 %worker, %threads
+  br i1 %invited, label %claim, label %done
+claim:
+  %less = sub i64 %word, 1
+  %swap = cmpxchg ptr %claim_at, i64 %word, i64 %less acq_rel acquire, align 8
+  %won = extractvalue { i64, i1 } %swap, 1
+  br i1 %won, label %run, label %look
+run:
+  %chunk = sub i64 %total, %left
+  call void @graphc_chunk(ptr %context, ptr %region, i64 %chunk, i64 %worker)
+  %ran_more = add i64 %ran, 1
+  br label %look
+done:
+  ret i64 %ran
+}
+
+; The body of a worker thread. %self points at {pool, worker number}.
+define ptr @graphc_worker(ptr %self) {
+entry:
+  %pool = load ptr, ptr %self
+  %number_at = getelementptr i64, ptr %self, i64 1
+  %worker = load i64, ptr %number_at
+  %claim_at = getelementptr i64, ptr %pool, i64 {claim}
+  %pending_at = getelementptr i64, ptr %pool, i64 {pending}
+  %sleepers_at = getelementptr i64, ptr %pool, i64 {sleepers}
+  %stop_at = getelementptr i64, ptr %pool, i64 {stop}
+  %generation_at = getelementptr i32, ptr %claim_at, i64 1
+  br label %look
+look:
+  %spins = phi i64 [ 0, %entry ], [ 0, %worked ], [ %more, %spin ], [ 0, %sleep ]
+  %word = load atomic i64, ptr %claim_at seq_cst, align 8
+  %stop = load atomic i64, ptr %stop_at acquire, align 8
+  %stopped = icmp ne i64 %stop, 0
+  br i1 %stopped, label %exit, label %work
+work:
+  %ran = call i64 @graphc_work(ptr %pool, i64 %worker)
+  %idle = icmp eq i64 %ran, 0
+  br i1 %idle, label %wait, label %worked
+worked:
+  %before = atomicrmw sub ptr %pending_at, i64 %ran release, align 8
+  br label %look
+wait:
+  %more = add i64 %spins, 1
+  %tired = icmp ugt i64 %more, {spins}
+  br i1 %tired, label %sleep, label %spin
+spin:
+  {pause}
+  br label %look
+sleep:
+  ; Announced first; the kernel then compares the generation, so a job published in between is never slept through.
+  %asleep = atomicrmw add ptr %sleepers_at, i64 1 seq_cst, align 8
+  %shifted = lshr i64 %word, 32
+  %generation = trunc i64 %shifted to i32
+  %slept = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation_at, i64 128, i32 %generation, ptr null, ptr null, i64 0)
+  %awake = atomicrmw sub ptr %sleepers_at, i64 1 seq_cst, align 8
+  br label %look
+exit:
+  ret ptr null
+}
+
+define internal void @graphc_wake(ptr %pool) {
+  %claim_at = getelementptr i64, ptr %pool, i64 {claim}
+  %generation_at = getelementptr i32, ptr %claim_at, i64 1
+  %woken = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation_at, i64 129, i32 2147483647, ptr null, ptr null, i64 0)
+  ret void
+}
+
+; Makes every worker return as soon as it finds no chunk. A new generation keeps sleepers from missing it.
+define void @graphc_stop(ptr %pool) {
+  %claim_at = getelementptr i64, ptr %pool, i64 {claim}
+  %stop_at = getelementptr i64, ptr %pool, i64 {stop}
+  store atomic i64 1, ptr %stop_at seq_cst, align 8
+  %before = atomicrmw add ptr %claim_at, i64 4294967296 seq_cst, align 8
+  call void @graphc_wake(ptr %pool)
+  ret void
+}
+
+; Runs chunks 0..total of a region on up to `threads` threads. False: the pool is busy, nothing was run.
+define i1 @graphc_fork(ptr %pool, ptr %context, ptr %region, i64 %total, i64 %threads) {
+entry:
+  %claim_at = getelementptr i64, ptr %pool, i64 {claim}
+  %pending_at = getelementptr i64, ptr %pool, i64 {pending}
+  %sleepers_at = getelementptr i64, ptr %pool, i64 {sleepers}
+  %busy_at = getelementptr i64, ptr %pool, i64 {busy}
+  %job = getelementptr i64, ptr %pool, i64 {job}
+  %region_at = getelementptr i64, ptr %job, i64 1
+  %total_at = getelementptr i64, ptr %job, i64 2
+  %threads_at = getelementptr i64, ptr %job, i64 3
+  %taken = cmpxchg ptr %busy_at, i64 0, i64 1 acq_rel acquire, align 8
+  %mine = extractvalue { i64, i1 } %taken, 1
+  br i1 %mine, label %publish, label %refuse
+refuse:
+  ret i1 false
+publish:
+  store atomic ptr %context, ptr %job monotonic, align 8
+  store atomic ptr %region, ptr %region_at monotonic, align 8
+  store atomic i64 %total, ptr %total_at monotonic, align 8
+  store atomic i64 %threads, ptr %threads_at monotonic, align 8
+  store atomic i64 %total, ptr %pending_at monotonic, align 8
+  %old = load atomic i64, ptr %claim_at monotonic, align 8
+  %generation = lshr i64 %old, 32
+  %next = add i64 %generation, 1
+  %high = shl i64 %next, 32
+  %word = or i64 %high, %total
+  %before = atomicrmw xchg ptr %claim_at, i64 %word seq_cst, align 8
+  %sleepers = load atomic i64, ptr %sleepers_at seq_cst, align 8
+  %some = icmp ne i64 %sleepers, 0
+  br i1 %some, label %wake, label %work
+wake:
+  call void @graphc_wake(ptr %pool)
+  br label %work
+work:
+  %ran = call i64 @graphc_work(ptr %pool, i64 0)
+  %others = atomicrmw sub ptr %pending_at, i64 %ran acq_rel, align 8
+  br label %join
+join:
+  %looks = phi i64 [ 0, %work ], [ %more, %spin ], [ %more, %yield ]
+  %pending = load atomic i64, ptr %pending_at acquire, align 8
+  %finished = icmp eq i64 %pending, 0
+  br i1 %finished, label %end, label %again
+again:
+  %more = add i64 %looks, 1
+  %long = icmp ugt i64 %more, {spins}
+  br i1 %long, label %yield, label %spin
+spin:
+  {pause}
+  br label %join
+yield:
+  ; More threads than cores: give the core to the worker that holds the last chunk.
+  %yielded = call i64 (i64, ...) @syscall(i64 {yield})
+  br label %join
+end:
+  store atomic i64 0, ptr %busy_at release, align 8
+  ret i1 true
+}
+"""
+
+
+class ThreadPool:
+    """Worker threads over the native code. There is one, `pool()`; its workers are started on demand and kept."""
+
+    def __init__(self, worker: int, stop: int, keep: object) -> None:
+        """`worker` and `stop` are the addresses of `graphc_worker` and `graphc_stop`, `keep` the code behind them."""
+        self._worker = worker
+        self._stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(stop) if stop else None
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._threads: list[tuple[ctypes.c_ulong, np.ndarray]] = []
+        self._state = aligned_bytes(POOL_BYTES)
+        self._state[:] = 0
+        self.address = int(self._state.ctypes.data) if worker else 0
+        self._limit: int | None = None  # set once the system refused a thread, or at exit
+
+    @property
+    def workers(self) -> int:
+        """How many worker threads run now (the caller of a step is one more thread)."""
+        return len(self._threads)
+
+    def ensure(self, threads: int) -> int:
+        """Start workers until `threads` threads, the caller included, can share a job; returns how many can."""
+        if not self.address or threads <= 1:
+            return 1
+        if len(self._threads) < threads - 1:
+            with self._lock:
+                while len(self._threads) < threads - 1 and self._limit is None:
+                    if not self._start(len(self._threads) + 1):
+                        self._limit = len(self._threads)
+        return min(threads, len(self._threads) + 1)
+
+    def _start(self, number: int) -> bool:
+        """Start worker `number`, with all signals blocked: they belong to Python's threads."""
+        record = np.array([self.address, number], np.int64)
+        thread = ctypes.c_ulong(0)
+        create = ctypes.CDLL(None).pthread_create
+        create.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            failed = create(ctypes.byref(thread), None, self._worker, record.ctypes.data)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if failed:
+            return False
+        self._threads.append((thread, record))
+        return True
+
+    def shut_down(self) -> None:
+        """End all workers and start no more. Steps that run at the same time finish on their callers."""
+        if self._stop is None:
+            return
+        with self._lock:
+            self._limit = 0
+            self._stop(self.address)
+            join = ctypes.CDLL(None).pthread_join
+            join.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
+            for thread, _ in self._threads:
+                join(thread, None)
+            self._threads.clear()
+
+    def after_fork(self) -> None:
+        """In a forked child: no worker exists there, and a job that was running is nobody's."""
+        self._lock = threading.Lock()
+        self._threads.clear()
+        self._state[:] = 0
+
+
+_pool: ThreadPool | None = None
+_pool_lock = threading.Lock()
+
+
+def pool(load: Callable[[], tuple[int, int, object]]) -> ThreadPool:
+    """The process's pool; the first call makes it from `load()`: the worker's and the stop's address, and what keeps them."""
+    global _pool
+    if _pool is None:
+        with _pool_lock:
+            if _pool is None:
+                made = ThreadPool(*load())
+                if made.address:
+                    os.register_at_fork(after_in_child=made.after_fork)
+                    atexit.register(made.shut_down)
+                _pool = made
+    return _pool
