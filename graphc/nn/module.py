@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from graphc.build import Parameter, Tensor, fail, parameter
 from graphc.errors import ArgumentError
-from graphc.nn.state import load_arrays
+from graphc.nn.state_dict import load_arrays
 
 
 class Module:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from graphc.autodiff import grad
 from graphc.build import Parameter, Tensor, fail, parameter
 from graphc.errors import ArgumentError, DTypeError, ShapeError
-from graphc.nn.state import load_arrays
+from graphc.nn.state_dict import load_arrays
 from graphc.types import DType
 
 
