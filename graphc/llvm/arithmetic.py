@@ -1,0 +1,344 @@
+"""What each op of the loop IR becomes: one method an op, over `Value`s, for scalars and vectors of every dtype.
+
+`Arithmetic` implements the protocol `graphc.ops.lowering.Handler`, so the vector maths of `graphc.loops.maths` is
+expanded through it into the same function. No instruction here traps, gives poison or becomes a call. To add an op,
+add a method of its name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from graphc.errors import InternalError
+from graphc.llvm.builder import Builder, vector_of
+from graphc.llvm.values import Value, mangled, type_text
+from graphc.target import Target
+from graphc.types import DType, bool_, int32, int64
+
+_FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+_MAGIC = {4: float(2**23), 8: float(2**52)}  # from here on every float is an integer
+
+
+class Arithmetic:
+    """The ops over a `Builder`. Operands of one call have the same dtype and lanes (`select`'s condition is bool)."""
+
+    def __init__(self, builder: Builder, target: Target) -> None:
+        self.builder = builder
+        self.target = target
+        self._lanes = 1  # of the values that a maths expansion works on
+
+    def constant(self, value: float | int | bool, dtype: DType) -> Value:
+        """A constant with as many lanes as the value that is being expanded."""
+        return self.builder.constant(value, dtype, self._lanes)
+
+    def like(self, value: float | int | bool, other: Value) -> Value:
+        """A constant of the type of `other`."""
+        return self.builder.constant(value, other.dtype, other.lanes)
+
+    def _pure(self, operation: str, a: Value, b: Value) -> Value:
+        return self.builder.pure(a.dtype, a.lanes, f"{operation} {a.type} {a.text}, {b.text}")
+
+    # -- arithmetic
+
+    def add(self, a: Value, b: Value) -> Value:
+        if a.type == "i64" and a.dtype.kind == "i":
+            return self.builder.index_add(a, b)
+        return self._pure("fadd" if a.dtype.kind == "f" else "add", a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        if a.type == "i64" and a.dtype.kind == "i":
+            return self.builder.index_sub(a, b)
+        return self._pure("fsub" if a.dtype.kind == "f" else "sub", a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        if a.type == "i64" and a.dtype.kind == "i":
+            return self.builder.index_mul(a, b)
+        return self._pure("fmul" if a.dtype.kind == "f" else "mul", a, b)
+
+    def div(self, a: Value, b: Value) -> Value:
+        """Integers: towards zero; 0 for a zero divisor; the extreme by -1 wraps."""
+        if a.dtype.kind == "f":
+            return self._pure("fdiv", a, b)
+        signed = a.dtype.kind == "i"
+        zero, one = self.like(0, a), self.like(1, a)
+        if b.const is not None:
+            if b.const == 0:
+                return zero
+            return self.neg(a) if signed and b.const == -1 else self._pure("sdiv" if signed else "udiv", a, b)
+        by_zero = self.eq(b, zero)
+        if not signed:
+            return self.select(by_zero, zero, self._pure("udiv", a, self.select(by_zero, one, b)))
+        by_minus = self.eq(b, self.like(-1, a))
+        quotient = self._pure("sdiv", a, self.select(self.or_(by_zero, by_minus), one, b))
+        return self.select(by_zero, zero, self.select(by_minus, self.neg(a), quotient))
+
+    def floordiv(self, a: Value, b: Value) -> Value:
+        return self._index_op("floordiv", a, b)
+
+    def mod(self, a: Value, b: Value) -> Value:
+        return self._index_op("mod", a, b)
+
+    def min(self, a: Value, b: Value) -> Value:
+        return self._index_op("min", a, b)
+
+    def max(self, a: Value, b: Value) -> Value:
+        return self._index_op("max", a, b)
+
+    def _index_op(self, name: str, a: Value, b: Value) -> Value:
+        if a.type == "i64" and a.dtype.kind == "i":
+            return self.builder.index_op(name, a, b)
+        if name in ("min", "max"):
+            return self.builder.binary("s" + name, a, b)
+        if b.const is None or b.const == 0:
+            b = self.builder.binary("umax", b, self.like(1, b))
+        return self._pure("udiv" if name == "floordiv" else "urem", a, b)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """One rounding where the target has the instruction, else a product and a sum."""
+        if not self.target.fma:
+            return self.add(self.mul(a, b), c)
+        rhs = self.builder.intrinsic(f"fma.{mangled(a.type)}", a.type, [a.typed, b.typed, c.typed])
+        return self.builder.pure(a.dtype, a.lanes, rhs)
+
+    def neg(self, a: Value) -> Value:
+        if a.dtype.kind == "f":
+            return self.builder.pure(a.dtype, a.lanes, f"fneg {a.typed}")
+        return self.sub(self.like(0, a), a)
+
+    def abs(self, a: Value) -> Value:
+        if a.dtype.kind == "f":
+            return self.builder.unary("fabs", a)
+        return self.builder.unary("abs", a, "i1 false") if a.dtype.kind == "i" else a
+
+    def sqrt(self, a: Value) -> Value:
+        return self.builder.unary("sqrt", a)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        return self._extremum("lt", "min", a, b)
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        return self._extremum("gt", "max", a, b)
+
+    def _extremum(self, order: str, name: str, a: Value, b: Value) -> Value:
+        """`a < b ? a : b` is one instruction that gives b where either is NaN: only a NaN in `a` needs more."""
+        kind = a.dtype.kind
+        if kind == "b":
+            return self.and_(a, b) if name == "min" else self.or_(a, b)
+        if kind != "f":
+            return self.builder.binary(("s" if kind == "i" else "u") + name, a, b)
+        if b.const is not None and b.const == b.const:
+            a, b = b, a
+        best = self.select(self._compare(order, a, b), a, b)
+        if a.const is not None and a.const == a.const:
+            return best
+        return self.select(self._fcmp("uno", a, a), a, best)
+
+    # -- rounding
+
+    def floor(self, a: Value) -> Value:
+        return self._round("floor", a)
+
+    def ceil(self, a: Value) -> Value:
+        return self._round("ceil", a)
+
+    def trunc(self, a: Value) -> Value:
+        return self._round("trunc", a)
+
+    def rint(self, a: Value) -> Value:
+        return self._round("rint", a)
+
+    def _round(self, name: str, a: Value) -> Value:
+        if a.dtype.kind != "f":
+            return a
+        if self.target.rounding:
+            return self.builder.unary(name, a)
+        size, magic = self.abs(a), self.like(_MAGIC[a.dtype.itemsize], a)
+        nearest = self.sub(self.add(size, magic), magic)
+        one = self.like(1.0, a)
+        if name == "trunc":
+            nearest = self.select(self.gt(nearest, size), self.sub(nearest, one), nearest)
+        elif name != "rint":
+            signed = self.copysign(nearest, a)
+            off, step = (self.gt(signed, a), self.sub) if name == "floor" else (self.lt(signed, a), self.add)
+            nearest = self.select(off, step(signed, one), signed)
+        return self.select(self.lt(size, magic), self.copysign(nearest, a), a)
+
+    def copysign(self, magnitude: Value, sign: Value) -> Value:
+        return self.builder.binary("copysign", magnitude, sign)
+
+    # -- comparisons, bits and choices
+
+    def eq(self, a: Value, b: Value) -> Value:
+        return self._compare("eq", a, b)
+
+    def ne(self, a: Value, b: Value) -> Value:
+        return self._compare("ne", a, b)
+
+    def lt(self, a: Value, b: Value) -> Value:
+        return self._compare("lt", a, b)
+
+    def le(self, a: Value, b: Value) -> Value:
+        return self._compare("le", a, b)
+
+    def gt(self, a: Value, b: Value) -> Value:
+        return self._compare("gt", a, b)
+
+    def ge(self, a: Value, b: Value) -> Value:
+        return self._compare("ge", a, b)
+
+    def _compare(self, name: str, a: Value, b: Value) -> Value:
+        if a.dtype.kind == "f":
+            return self._fcmp(_FLOAT_COMPARE[name], a, b)
+        order = name if name in ("eq", "ne") else ("s" if a.dtype.kind == "i" else "u") + name
+        return self.builder.pure(bool_, a.lanes, f"icmp {order} {a.type} {a.text}, {b.text}")
+
+    def _fcmp(self, order: str, a: Value, b: Value) -> Value:
+        return self.builder.pure(bool_, a.lanes, f"fcmp {order} {a.type} {a.text}, {b.text}")
+
+    def and_(self, a: Value, b: Value) -> Value:
+        return self._pure("and", a, b)
+
+    def or_(self, a: Value, b: Value) -> Value:
+        return self._pure("or", a, b)
+
+    def xor(self, a: Value, b: Value) -> Value:
+        return self._pure("xor", a, b)
+
+    def not_(self, a: Value) -> Value:
+        return self._pure("xor", a, self.like(True if a.dtype.kind == "b" else -1, a))
+
+    def shl(self, a: Value, b: Value) -> Value:
+        return self._pure("shl", a, b)
+
+    def lshr(self, a: Value, b: Value) -> Value:
+        return self._pure("lshr", a, b)
+
+    def ashr(self, a: Value, b: Value) -> Value:
+        return self._pure("ashr", a, b)
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        return self.builder.pure(a.dtype, a.lanes, f"select {condition.typed}, {a.typed}, {b.typed}")
+
+    # -- conversions
+
+    def bitcast(self, a: Value, dtype: DType) -> Value:
+        if a.dtype.itemsize != dtype.itemsize or "b" in (a.dtype.kind, dtype.kind):
+            raise InternalError(f"bitcast of {a.dtype} to {dtype}")
+        to = type_text(dtype, a.lanes)
+        if to == a.type:  # only the sign differs
+            return Value(a.text, dtype, a.lanes, a.level, a.const)
+        return self.builder.pure(dtype, a.lanes, f"bitcast {a.typed} to {to}")
+
+    def cast(self, a: Value, dtype: DType) -> Value:
+        """NumPy's `astype`. A float outside of the range of an integer gives what x86 gives (the lowest for i32, i64)."""
+        source, to = a.dtype, dtype.kind
+        if source is dtype or source == dtype:
+            return a
+        if to == "b":
+            return self.ne(a, self.like(0, a))
+        if source.kind == "f" and to != "f":
+            return self._to_integer(a, dtype)
+        if source.kind == "f":
+            return self._convert("fpext" if dtype.itemsize > source.itemsize else "fptrunc", a, dtype)
+        if to == "f":
+            return self._convert("sitofp" if source.kind == "i" else "uitofp", a, dtype)
+        if source.kind != "b" and source.itemsize == dtype.itemsize:
+            return self.bitcast(a, dtype)
+        if source.kind == "b" or dtype.itemsize > source.itemsize:
+            return self._convert("sext" if source.kind == "i" else "zext", a, dtype)
+        return self._convert("trunc", a, dtype)
+
+    def _convert(self, operation: str, a: Value, dtype: DType) -> Value:
+        level = a.level if dtype is int64 and a.lanes == 1 else None
+        return self.builder.pure(dtype, a.lanes, f"{operation} {a.typed} to {type_text(dtype, a.lanes)}", level)
+
+    def _to_integer(self, a: Value, dtype: DType) -> Value:
+        if dtype.name == "uint64":
+            half = self.like(float(2**63), a)
+            large = self.ge(a, half)
+            low = self._to_integer(self.select(large, self.sub(a, half), a), int64)
+            top = self.builder.constant(-(2**63), int64, a.lanes)
+            return self.bitcast(self.xor(low, self.select(large, top, self.like(0, low))), dtype)
+        if dtype.name not in ("int32", "int64"):
+            return self.cast(self._to_integer(a, int64 if dtype.name == "uint32" else int32), dtype)
+        limit = float(2 ** (8 * dtype.itemsize - 1))
+        if a.dtype.itemsize == 8 and dtype.itemsize == 4:  # the fraction is cut off: -2**31 - 0.5 is in range
+            above = self.gt(a, self.like(-limit - 1, a))
+        else:
+            above = self.ge(a, self.like(-limit, a))
+        inside = self.and_(above, self.lt(a, self.like(limit, a)))
+        whole = self._convert("fptosi", self.select(inside, a, self.like(0.0, a)), dtype)
+        return self.select(inside, whole, self.like(-int(limit), whole))
+
+    # -- vectors
+
+    def splat(self, a: Value, lanes: int) -> Value:
+        """A vector of equal lanes."""
+        if a.lanes == lanes:
+            return a
+        if a.const is not None:
+            return self.builder.constant(a.const, a.dtype, lanes)
+        kind = type_text(a.dtype, lanes)
+        first = self.builder.pure(a.dtype, lanes, f"insertelement {kind} poison, {a.typed}, i64 0")
+        rhs = f"shufflevector {kind} {first.text}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        return self.builder.pure(a.dtype, lanes, rhs)
+
+    def lanes(self, dtype: DType, lanes: int) -> Value:
+        """The vector 0, 1, 2, ..."""
+        return Value(vector_of([str(n) for n in range(lanes)], dtype), dtype, lanes) if lanes > 1 else Value("0", dtype)
+
+    def extract(self, a: Value, lane: int) -> Value:
+        if a.lanes == 1:
+            return a
+        return self.builder.pure(a.dtype, 1, f"extractelement {a.typed}, i64 {lane}")
+
+    def any(self, a: Value) -> Value:
+        """Whether a lane is true."""
+        return a if a.lanes == 1 else self._reduce_bits("or", a)
+
+    def _reduce_bits(self, name: str, a: Value) -> Value:
+        rhs = self.builder.intrinsic(f"vector.reduce.{name}.{mangled(a.type)}", "i1", [a.typed])
+        return self.builder.pure(bool_, 1, rhs)
+
+    def reduce(self, name: str, a: Value) -> Value:
+        """The fixed tree of halves of the op `name`: lane i with lane i + n/2, and so on."""
+        if a.lanes & (a.lanes - 1):
+            raise InternalError(f"a reduction of {a.lanes} lanes, which is no power of two")
+        if a.dtype.kind == "b" and a.lanes > 1 and name in ("and_", "or_", "xor"):
+            return self._reduce_bits(name.rstrip("_"), a)
+        while a.lanes > 1:
+            half = a.lanes // 2
+            a = getattr(self, name)(self._slice(a, 0, half), self._slice(a, half, half))
+        return a
+
+    def _slice(self, a: Value, first: int, count: int) -> Value:
+        if count == 1:
+            return self.extract(a, first)
+        lanes = vector_of([str(n) for n in range(first, first + count)], int32)
+        rhs = f"shufflevector {a.typed}, {a.type} poison, <{count} x i32> {lanes}"
+        return self.builder.pure(a.dtype, count, rhs)
+
+    # -- functions, written against this very protocol
+
+    def exp(self, a: Value) -> Value:
+        return self._expand("exp", a)
+
+    def expm1(self, a: Value) -> Value:
+        return self._expand("expm1", a)
+
+    def log(self, a: Value) -> Value:
+        return self._expand("log", a)
+
+    def log1p(self, a: Value) -> Value:
+        return self._expand("log1p", a)
+
+    def tanh(self, a: Value) -> Value:
+        return self._expand("tanh", a)
+
+    def _expand(self, name: str, a: Value) -> Value:
+        outer, self._lanes = self._lanes, a.lanes
+        try:
+            value: Value = getattr(import_module("graphc.loops.maths"), name)(self, a)
+        finally:
+            self._lanes = outer
+        return value
