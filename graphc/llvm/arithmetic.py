@@ -292,6 +292,19 @@ class Arithmetic:
             return a
         return self.builder.pure(a.dtype, 1, f"extractelement {a.typed}, i64 {lane}")
 
+    def zip_low(self, a: Value, b: Value) -> Value:
+        """The lower half of a0, b0, a1, b1, ..."""
+        return self._zip(a, b, 0)
+
+    def zip_high(self, a: Value, b: Value) -> Value:
+        """The upper half of a0, b0, a1, b1, ..."""
+        return self._zip(a, b, a.lanes // 2)
+
+    def _zip(self, a: Value, b: Value, first: int) -> Value:
+        order = [str(lane + side * a.lanes) for lane in range(first, first + a.lanes // 2) for side in (0, 1)]
+        rhs = f"shufflevector {a.typed}, {b.typed}, <{a.lanes} x i32> {vector_of(order, int32)}"
+        return self.builder.pure(a.dtype, a.lanes, rhs)
+
     def any(self, a: Value) -> Value:
         """Whether a lane is true."""
         return a if a.lanes == 1 else self._reduce_bits("or", a)
