@@ -1,0 +1,45 @@
+"""Branches, bound names and register updates on top of `Builder`: what schedules with tiles and blocks need.
+
+`branch` opens an If whose registers are found by themselves; `bind` names an index at the current depth, so that what
+is computed from it stays inside the open block instead of moving out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from graphc.loops.builder import Builder, Level, Scalar
+from graphc.loops.ir import Assign, Expr, If, Let, Reg, Var
+from graphc.types import Dim, Size
+
+
+@contextlib.contextmanager
+def branch(builder: Builder, condition: Scalar | None) -> Iterator[None]:
+    """Statements of the block run where `condition` (a bool scalar) holds; None is always.
+
+    What does not depend on a name of the block is computed in front of it: `bind` indices inside of the block.
+    """
+    if condition is None:
+        yield
+        return
+    builder.levels.append(Level())
+    yield
+    level = builder.levels.pop()
+    carry = tuple(name for name in level.assigned if name not in level.declared)
+    builder.levels[-1].assigned.update(dict.fromkeys(carry))
+    builder.emit(If(condition.expr, tuple(level.statements), (), carry))
+
+
+def bind(builder: Builder, stem: str, size: Size) -> Dim:
+    """A symbol for the value that `size` has here, belonging to the innermost open block."""
+    var = Var(builder.fresh(stem))
+    builder.emit(Let(var, builder.index(size).expr))
+    builder.symbols[var.name] = Scalar(var, builder.depth)
+    return Dim.symbol(var.name)
+
+
+def set_register(builder: Builder, register: Reg, value: Expr) -> None:
+    """`register := value` with `value` evaluated at this very place (it may read registers)."""
+    builder.emit(Assign(register, value))
+    builder.levels[-1].assigned[register.name] = None

@@ -1,0 +1,278 @@
+"""One generator for every matmul: C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], any strides, any sizes.
+
+Enter at `contract`, which emits the body of a kernel through a `Builder`, or `generate`, which wraps it as a
+`LoopKernel`. The numbers are chosen in `schedule.py`; here they become loops:
+
+    for batch element of the chunk:
+        for block of k:
+            [pack the chunk's columns of B]
+            for tile of the chunk's rows:
+                [pack the tile's rows of A]
+                for panel of the chunk's columns:  tile.py: the k loop, then the epilogue
+
+A chunk owns a rectangle of C and writes nothing else. To serve another operation (a convolution, say), give `Operand`s
+whose strides walk it, or an `Epilogue` that stores elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.loops.blocks import bind, branch
+from graphc.loops.builder import Builder, Scalar
+from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
+from graphc.loops.packing import Source, pack
+from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan
+from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile
+from graphc.target import Target
+from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum
+
+
+def generate(
+    name: str,
+    *,
+    dtype: DType,
+    batch: tuple[Size, ...],
+    m: Size,
+    n: Size,
+    k: Size,
+    a: Operand,
+    b: Operand,
+    epilogue: Epilogue,
+    buffers: Sequence[BufferParam],
+    sizes: Sequence[str],
+    target: Target,
+) -> LoopKernel:
+    """The kernel for C = A @ B with `epilogue` behind it. `sizes` are the names in m, n, k, batch and strides."""
+    problem = Problem(dtype, batch, m, n, k, a, b)
+    builder = Builder(target.lanes(dtype.itemsize))
+    schedule = contract(builder, problem, epilogue, target)
+    return LoopKernel(name, tuple(buffers), tuple(sizes), tuple(builder.levels[0].statements), schedule.chunks)
+
+
+def contract(builder: Builder, problem: Problem, epilogue: Epilogue, target: Target) -> Schedule:
+    """Emit the contraction into `builder`, which has no open loop and as many lanes as a register of the dtype.
+
+    The caller makes the LoopKernel, with `chunks` of the returned Schedule.
+    """
+    schedule = plan(problem, target)
+    builder.symbols["chunk"] = Scalar(Var("chunk"))
+    _Emitter(builder, problem, schedule, epilogue).emit()
+    return schedule
+
+
+def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, offset: Size = 0) -> Epilogue:
+    """An epilogue that stores C[batch, i, j] at buffer[offset + batch . strides + i * row + j * col]."""
+
+    def store(
+        builder: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None
+    ) -> None:
+        lane = Dim.symbol("lane")
+        address = offset + _dot(where, batch) + i * row + (j + lane) * col
+        builder.store(buffer, address, value, mask)
+
+    return store
+
+
+@dataclass
+class _Range:
+    """From start below stop."""
+
+    start: Size
+    stop: Size
+
+
+class _Emitter:
+    """One contraction being emitted: the loops around the tile, from the outside in."""
+
+    def __init__(
+        self, builder: Builder, problem: Problem, schedule: Schedule, epilogue: Epilogue
+    ) -> None:
+        self.builder, self.problem, self.schedule = builder, problem, schedule
+        self.epilogue = epilogue
+
+    def emit(self) -> None:
+        """The scratch panels, the rectangle of the chunk, then the loop over its batch elements."""
+        b, s = self.builder, self.schedule
+        self._declare_scratch()
+        chunk: Size = Dim.symbol("chunk")
+        row_chunk, chunk = self._digit(chunk, s.row_chunks)
+        col_chunk, chunk = self._digit(chunk, s.col_chunks)
+        total: Size = s.panels
+        self.cols = self._share(col_chunk, s.cols, total)
+        self.rows = self._share(
+            row_chunk, *((s.rows, self._tile_count()) if s.rows_known else (s.rows * s.height, self.problem.m))
+        )
+        if not self.problem.batch:
+            self._matrix(())
+            return
+        share = self._share(chunk, s.group, s.batches)
+        with b.loop("batch", share.start, share.stop) as element:
+            where: list[Size] = []
+            rest: Size = element
+            for extent in reversed(self.problem.batch):
+                digit, rest = self._digit(rest, extent)
+                where.insert(0, digit)
+            self._matrix(tuple(where))
+
+    def _declare_scratch(self) -> None:
+        s, dtype, b = self.schedule, self.problem.dtype, self.builder
+        length = -(-s.block // s.lanes) * s.lanes
+        self.packed_rows = -(-(s.height + 1) // s.lanes) * s.lanes
+        self.b_panel, self.a_panel, self.partial = "", "", ""
+        if s.pack_b:
+            self.b_panel = b.fresh("packed_b")
+            b.emit(Scratch(self.b_panel, dtype, s.cols * length * s.width))
+        if s.pack_a:
+            self.a_panel = b.fresh("packed_a")
+            b.emit(Scratch(self.a_panel, dtype, length * self.packed_rows))
+        if s.blocked:
+            self.partial = b.fresh("partial")
+            b.emit(Scratch(self.partial, dtype, (s.rows * (s.height + 1) + SHORT) * s.cols * s.width))
+        self.panel_size = length * s.width
+
+    def _digit(self, number: Size, base: Size) -> tuple[Size, Size]:
+        """(number mod base, number // base)."""
+        if base == 1:
+            return 0, number
+        divisor = maximum(1, base)
+        rest = bind(self.builder, "rest", number // divisor)
+        return bind(self.builder, "digit", number - rest * divisor), rest
+
+    def _share(self, part: Size, each: Size, total: Size) -> _Range:
+        """The items of one part: from part * each, `each` of them or what is left."""
+        if part == 0:
+            return _Range(0, total)
+        start = bind(self.builder, "start", minimum(part * each, total))
+        return _Range(start, bind(self.builder, "stop", minimum(start + each, total)))
+
+    def _tile_start(self, tile: Size) -> Size:
+        """The first row of a tile, where m is known."""
+        return tile * self.schedule.height + minimum(tile, self.schedule.tall)
+
+    def _tile_count(self) -> int:
+        assert isinstance(self.problem.m, int)
+        return self.problem.m // self.schedule.height if self.problem.m else 0
+
+    # one matrix
+
+    def _matrix(self, where: tuple[Size, ...]) -> None:
+        b, s, problem = self.builder, self.schedule, self.problem
+        self.where = where
+        self.a_base = problem.a.offset + _dot(where, problem.a.batch)
+        self.b_base = problem.b.offset + _dot(where, problem.b.batch)
+        if not s.blocked:
+            self._block(0, problem.k, None, None)
+            return
+        with b.loop("block", 0, maximum(problem.k, 1), s.block) as begin:
+            length = bind(b, "length", minimum(problem.k - begin, s.block))
+            first = b.eq(b.index(begin), b.index(0))
+            last = b.ge(b.index(begin + s.block), b.index(problem.k))
+            self._block(begin, length, first, last)
+
+    def _block(self, begin: Size, length: Size, first: Scalar | None, last: Scalar | None) -> None:
+        """One block of k: pack B, then all tiles."""
+        b, s, operand = self.builder, self.schedule, self.problem.b
+        if s.pack_b:
+            with b.loop("panel", self.cols.start, self.cols.stop) as panel:
+                col = panel * s.width
+                base = self.b_base + begin * operand.row + col * operand.col
+                source = Source(
+                    operand.buffer, self.problem.dtype, base, operand.row, operand.col, self.problem.n - col
+                )
+                pack(b, source, length, self.b_panel, (panel - self.cols.start) * self.panel_size, s.vectors)
+        self._rows(_Block(begin, length, first, last))
+
+    def _rows(self, block: _Block) -> None:
+        """The tiles of the chunk's rows, in two even heights; where m is not known, short ones at the end."""
+        b, s = self.builder, self.schedule
+        if s.rows_known:
+            with b.loop("tile", self.rows.start, self.rows.stop) as t:
+                row = bind(b, "row", self._tile_start(t))
+                a = self._a_view(block, row)
+                count = self._tile_count()
+                tall = None if s.tall in (0, count) else b.lt(b.index(t), b.index(s.tall))
+                if s.tall != 0:
+                    self._tile_row(block, a, row, s.height + 1, tall)
+                if s.tall != count:
+                    self._tile_row(block, a, row, s.height, b.not_(tall) if tall else None)
+            return
+        rows = bind(b, "rows", self.rows.stop - self.rows.start)
+        full = bind(b, "full", rows // s.height)
+        talls = bind(b, "talls", minimum(full, rows - full * s.height))
+        rest = bind(b, "rest", rows - full * s.height - talls)
+        with b.loop("tile", 0, full + ceildiv(rest, SHORT)) as t:
+            inside = minimum(t, full)
+            row = bind(b, "row", self.rows.start + inside * s.height + minimum(t, talls) + (t - inside) * SHORT)
+            a = self._a_view(block, row)
+            index = b.index(t)
+            tall, short = b.lt(index, b.index(talls)), b.ge(index, b.index(full))
+            self._tile_row(block, a, row, s.height + 1, tall)
+            self._tile_row(block, a, row, s.height, b.not_(b.or_(tall, short)))
+            self._tile_row(block, a, row, SHORT, short, self.rows.stop)
+
+    def _a_view(self, block: _Block, row: Size) -> View:
+        """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
+        operand, s = self.problem.a, self.schedule
+        base = self.a_base + block.begin * operand.col + row * operand.row
+        if not s.pack_a:
+            return View(operand.buffer, base, operand.col, operand.row)
+        limit = self.problem.m - row
+        source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
+        pack(self.builder, source, block.length, self.a_panel, 0, self.packed_rows // s.lanes)
+        return View(self.a_panel, 0, self.packed_rows, 1)
+
+    def _tile_row(
+        self, block: _Block, a: View, row: Size, height: int, condition: Scalar | None, limit: Size | None = None
+    ) -> None:
+        """All panels of the chunk for one row of tiles, where `condition` holds. Rows from `limit` on do not exist."""
+        b, s, cols = self.builder, self.schedule, self.cols
+        with branch(b, condition):
+            if s.masked != "last":
+                with b.loop("panel", cols.start, cols.stop) as panel:
+                    self._tile(block, a, row, height, panel, limit, s.masked == "all")
+                return
+            full = minimum(cols.stop, self.problem.n // s.width)
+            with b.loop("panel", cols.start, full) as panel:
+                self._tile(block, a, row, height, panel, limit, False)
+            with b.loop("panel", maximum(full, cols.start), cols.stop) as panel:
+                self._tile(block, a, row, height, panel, limit, True)
+
+    def _tile(
+        self, block: _Block, a: View, row: Size, height: int, panel: Size, limit: Size | None, masked: bool
+    ) -> None:
+        b, s, problem = self.builder, self.schedule, self.problem
+        col = bind(b, "col", panel * s.width)
+        base = self.b_base + block.begin * problem.b.row + col * problem.b.col
+        view = View(problem.b.buffer, base, problem.b.row, 1)
+        if s.pack_b:
+            view = View(self.b_panel, (panel - self.cols.start) * self.panel_size, s.width, 1)
+        tile = Tile(
+            problem.dtype, height, s.vectors, a, view, row, col, self.where, limit,
+            problem.n if masked else None, s.pack_b,
+        )  # fmt: skip
+        partial = None
+        if block.first is not None and block.last is not None:
+            origin = self._tile_start(self.rows.start) if s.rows_known else self.rows.start
+            stride = s.cols * s.width
+            place = (row - origin) * stride + col - self.cols.start * s.width
+            partial = Partial(self.partial, place, stride, block.first, block.last)
+        emit_tile(b, tile, block.length, s.unroll, partial, self.epilogue)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of k: where it begins, how long it is, and (if there are several) whether it is the first and the last."""
+
+    begin: Size
+    length: Size
+    first: Scalar | None
+    last: Scalar | None
+
+
+def _dot(index: Sequence[Size], strides: Sequence[Size]) -> Size:
+    total: Size = 0
+    for i, stride in zip(index, strides, strict=True):
+        total = total + i * stride
+    return total

@@ -1,0 +1,213 @@
+"""How a contraction is cut up: register tile, packing, blocks of k, chunks. Numbers only; no loop IR is made here.
+
+Enter at `plan`, which reads a `Problem` and a `Target` and gives a `Schedule`. Everything follows from the sizes (or,
+where a size is a name, from expressions over it), so the number of chunks and what each of them does never depend on
+threads. To tune for another machine, change the rules here; `contraction.py` carries out whatever the Schedule says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.target import Target
+from graphc.types import DType, Size, ceildiv, product
+
+CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
+MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
+LONG_K = 1024  # a k block: A's tile and B's panel of this length still stream from L2
+GUESS = 256  # what a size that is not known counts as
+ANY = 1 << 40
+SHORT = 4  # the height of the last tiles where m is not known; their missing rows repeat the last one
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where element [batch, row, col] of a matrix operand lies: buffer[offset + batch . strides + row, col . strides]."""
+
+    buffer: str
+    offset: Size
+    batch: tuple[Size, ...]
+    row: Size
+    col: Size
+
+
+@dataclass(frozen=True)
+class Problem:
+    """C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], all of one dtype; sizes may be names."""
+
+    dtype: DType
+    batch: tuple[Size, ...]
+    m: Size
+    n: Size
+    k: Size
+    a: Operand
+    b: Operand
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A plan for one Problem.
+
+    height: rows of a tile; the first tiles of a chunk have one more as long as rows are left over. rows_known: m is a
+    number, so that tiles of two heights cover it exactly; else tiles of SHORT rows finish a chunk.
+    """
+
+    lanes: int
+    vectors: int  # of columns in a tile
+    height: int
+    tall: int  # how many tiles have height + 1 rows (rows_known only)
+    rows_known: bool
+    masked: str  # which panels need masks: "none", "all", or "last" (two copies of the tile)
+    block: int  # k block; the scratch panels have this length
+    blocked: bool  # k may be longer than a block
+    unroll: int
+    pack_a: bool
+    pack_b: bool
+    panels: Size
+    row_chunks: Size
+    rows: int  # of a chunk, in tiles (of `height` rows, if m is not known)
+    col_chunks: Size
+    cols: int  # of a chunk, in panels
+    batches: Size
+    group: int  # batch elements of a chunk
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def chunks(self) -> Size:
+        return ceildiv(self.batches, self.group) * self.row_chunks * self.col_chunks
+
+
+def plan(problem: Problem, target: Target) -> Schedule:
+    """The schedule for `problem` on `target`."""
+    lanes = target.lanes(problem.dtype.itemsize)
+    vectors, most = register_tile(problem.m, problem.n, lanes, target.vector_registers)
+    height, tall, tiles = row_tiles(problem.m, most)
+    panels = ceildiv(problem.n, vectors * lanes)
+    exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
+    one_panel = isinstance(panels, int) and panels == 1
+    masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
+    unroll, block, blocked = k_blocks(problem.k, height * vectors)
+    pack_b = packs_b(problem, most, target)
+    pack_a = packs_a(problem, height)
+
+    col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
+    row_cap = max(1, 256 // (height + 1)) if blocked else ANY
+    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_b)
+    rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked else ANY)
+    if isinstance(panels, int):
+        cols = max(1, min(cols, panels))
+    rows_known = isinstance(problem.m, int)
+    row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * height)
+    batches = product(problem.batch)
+    return Schedule(
+        lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, panels,
+        row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
+    )  # fmt: skip
+
+
+def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:
+    """(vectors of columns, most rows) so that accumulators + vectors of B + 1 broadcast fit the registers.
+
+    Two vectors of columns cost the fewest loads a multiply-add; other counts win where they waste fewer columns, or
+    where there are too few rows to keep the multipliers busy.
+    """
+    best, best_cost = (2, (registers - 3) // 2), float("inf")
+    count = ceildiv(n, lanes)
+    for vectors in (2, 3, 4, 5, 1, 6, 7, 8):
+        rows = (registers - 1 - vectors) // vectors
+        if isinstance(m, int):
+            rows = min(rows, max(m, 1))
+        if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
+            continue
+        padded = ceildiv(count, vectors) * vectors / max(count, 1) if isinstance(count, int) else 1.0
+        # a multiply-add takes half a cycle, so does a load; 8 of the former must be under way at any time
+        cycles = max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
+        cost = cycles / (rows * vectors) * padded * (1 + 0.02 * abs(vectors - 2))
+        if cost < best_cost - 1e-9:
+            best, best_cost = (vectors, rows), cost
+    return best
+
+
+def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:
+    """(height, how many tiles have one row more, number of tiles): m in even heights of at most `most` rows."""
+    if isinstance(m, int):
+        tiles = max(1, -(-m // most))
+        height = max(1, m // tiles)
+        return height, m - height * tiles if m else 0, tiles if m else 0
+    height = max(most - 2, 1)
+    return height, 0, ceildiv(m, height)
+
+
+def k_blocks(k: Size, accumulators: int) -> tuple[int, int, bool]:
+    """(unroll, block length, whether there may be several blocks). No k loop has a remainder."""
+    if not isinstance(k, int):
+        return 1, LONG_K, True
+    count = max(1, -(-k // LONG_K))
+    unroll = 2 if k % 2 == 0 else 1
+    if count == 1:
+        return unroll, max(k, 1), False
+    length = -(-k // count)
+    return unroll, -(-length // 16) * 16, True
+
+
+def packs_b(problem: Problem, most: int, target: Target) -> bool:
+    """Whether B goes through k-major panels: where its columns do not lie side by side, or it is too large for L2."""
+    b, itemsize = problem.b, problem.dtype.itemsize
+    if problem.n == 1:
+        return False
+    if b.col != 1:
+        return True
+    if isinstance(problem.m, int) and problem.m < 4 * most:
+        return False
+    k = problem.k if isinstance(problem.k, int) else 0
+    return isinstance(b.row, int) and b.row * itemsize * k > target.l2_bytes // 2
+
+
+def packs_a(problem: Problem, height: int) -> bool:
+    """Whether A goes through k-major tiles: where row addresses are no constants, or all rows share a cache set."""
+    a, itemsize = problem.a, problem.dtype.itemsize
+    if isinstance(problem.m, int) and problem.m <= SHORT:
+        return False
+    if not isinstance(a.row, int):
+        return True
+    stride = a.col if a.row == 1 else a.row
+    aliases = isinstance(stride, int) and stride > 0 and stride * itemsize % 2048 == 0
+    small = isinstance(problem.n, int) and problem.n < 64
+    return aliases and height > 8 and not small
+
+
+def chunk_shape(
+    problem: Problem, lanes: int, width: int, height: int, tiles: Size, panels: Size, pack_b: bool
+) -> tuple[int, int, int]:
+    """(tiles, panels, batch elements) of a chunk: about CHUNK_WORK each, so that any number of threads finds its share.
+
+    A size that is not known counts as GUESS. Only numbers come out, so the number of chunks stays a short expression.
+    """
+    worth = CHUNK_WORK * lanes
+    n, k, m = (size if isinstance(size, int) else GUESS for size in (problem.n, problem.k, problem.m))
+    matrix, batches = max(1, m * n * k), known(product(problem.batch), MOST_CHUNKS)
+    group = max(1, worth // matrix) if problem.batch else 1
+    tile_count, panel_count = known(tiles, ceildiv_int(GUESS, height)), known(panels, ceildiv_int(GUESS, width))
+    wanted = max(1, min(MOST_CHUNKS, batches * matrix // worth))
+    wanted = ceildiv_int(wanted, max(1, batches))
+    if pack_b:  # whoever shares columns packs them again, so split those first
+        cols = ceildiv_int(panel_count, wanted)
+        rows = ceildiv_int(tile_count, min(ceildiv_int(wanted, ceildiv_int(panel_count, cols)), ceildiv_int(tile_count, 10)))
+    else:
+        rows = ceildiv_int(tile_count, wanted)
+        cols = ceildiv_int(panel_count, ceildiv_int(wanted, ceildiv_int(tile_count, rows)))
+    return rows, cols, group
+
+
+def known(size: Size, otherwise: int) -> int:
+    """`size` if it is a number."""
+    return size if isinstance(size, int) else otherwise
+
+
+def ceildiv_int(a: int, b: int) -> int:
+    """a / b rounded up, at least 1."""
+    return max(1, -(-a // max(1, b)))

@@ -1,0 +1,155 @@
+"""The register tile: the innermost loop of every contraction.
+
+A tile is `rows` x `vectors` accumulators that live in registers while one loop runs over k: each step loads
+the vectors of B, broadcasts one element of A for each row, and multiplies-adds. Before the loop the accumulators are
+zero, or what an earlier block of k left; after it they go to the epilogue, or to where the next block finds them.
+Each element is a single chain of multiply-adds in the order of k, so neither tile nor blocks change its bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, Union
+
+from graphc.loops.blocks import bind, branch, set_register
+from graphc.loops.builder import Builder, Scalar
+from graphc.loops.ir import Const, Expr, Load, Op, Reg, Store, VType
+from graphc.loops.packing import lane_mask
+from graphc.types import DType, Size, minimum
+
+Sums = list[list[Reg]]
+Masks = list[Union[Scalar, None]]
+
+
+class Epilogue(Protocol):
+    """What happens to a finished vector of C, `value` = C[batch, row, col .. col + lanes): loads, arithmetic, stores.
+
+    Called once for each row and vector of each tile, with the builder at the place where the statements go. `row`, `col`
+    and `batch` are index polynomials; `mask` is None or says which lanes exist (the others must not be stored).
+    """
+
+    def __call__(
+        self, builder: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """Element (p, lane) is buffer[base + p * k_stride + lane * stride]: a row of A or a column of B is a lane."""
+
+    buffer: str
+    base: Size
+    k_stride: Size
+    stride: Size
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Where blocks of k leave sums for each other: buffer[base + row * stride + column], and which block this is."""
+
+    buffer: str
+    base: Size
+    stride: Size
+    first: Scalar
+    last: Scalar
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile. row, col: its place in C. limit_row: rows from it on do not exist (None: all do); likewise limit_col."""
+
+    dtype: DType
+    rows: int
+    vectors: int
+    a: View
+    b: View
+    row: Size
+    col: Size
+    batch: tuple[Size, ...]
+    limit_row: Size | None
+    limit_col: Size | None
+    b_padded: bool  # whether B's missing columns may be read
+
+
+def emit_tile(
+    builder: Builder, tile: Tile, length: Size, unroll: int, partial: Partial | None, epilogue: Epilogue
+) -> None:
+    """Emit `tile` for `length` steps of k, a multiple of `unroll`."""
+    lanes = builder.lane_count
+    masks: Masks = [None] * tile.vectors
+    if tile.limit_col is not None:
+        masks = [lane_mask(builder, tile.col + v * lanes, tile.limit_col) for v in range(tile.vectors)]
+    zero = Scalar(Const(0.0 if tile.dtype.is_float else 0, VType(tile.dtype, lanes)))
+    sums = [[builder.register(zero, "c") for _ in range(tile.vectors)] for _ in range(tile.rows)]
+    if partial is None:
+        _k_loop(builder, tile, length, unroll, masks, sums)
+        _finish(builder, tile, masks, sums, epilogue)
+        return
+    with branch(builder, builder.not_(partial.first)):
+        for place, register in _partial_places(builder, tile, partial, sums):
+            set_register(builder, register, Load(partial.buffer, place, register.vtype))
+    _k_loop(builder, tile, length, unroll, masks, sums)
+    with branch(builder, partial.last):
+        _finish(builder, tile, masks, sums, epilogue)
+    with branch(builder, builder.not_(partial.last)):
+        for place, register in _partial_places(builder, tile, partial, sums):
+            builder.emit(Store(partial.buffer, place, register))
+
+
+def _k_loop(builder: Builder, tile: Tile, length: Size, unroll: int, masks: Masks, sums: Sums) -> None:
+    lanes, vtype = builder.lane_count, VType(tile.dtype, builder.lane_count)
+    rows = [_row_base(builder, tile, r) for r in range(tile.rows)]
+    with builder.loop("p", 0, length, unroll) as p:
+        for step in range(unroll):
+            columns = []
+            for v, mask in enumerate(masks):
+                index = builder.index(tile.b.base + (p + step) * tile.b.k_stride + v * lanes)
+                load = Load(tile.b.buffer, index.expr, vtype, mask.expr if mask and not tile.b_padded else None)
+                columns.append(builder.let(load, builder.depth, "b").expr)
+            for row, base in enumerate(rows):
+                index = builder.index(base + (p + step) * tile.a.k_stride)
+                element = builder.let(Load(tile.a.buffer, index.expr, VType(tile.dtype)), builder.depth, "a")
+                wide = builder.widened(element, lanes).expr
+                for v in range(tile.vectors):
+                    target = sums[row][v]
+                    set_register(builder, target, _multiply_add(tile, wide, columns[v], target))
+
+
+def _row_base(builder: Builder, tile: Tile, row: int) -> Size:
+    """The address of a row of A. Rows that do not exist read the last one instead, and are never stored."""
+    if tile.limit_row is None or row == 0:
+        return tile.a.base + row * tile.a.stride
+    existing = minimum(row, tile.limit_row - 1 - tile.row)
+    return bind(builder, "a", tile.a.base + existing * tile.a.stride)
+
+
+def _multiply_add(tile: Tile, a: Expr, b: Expr, c: Reg) -> Op:
+    if tile.dtype.is_float:
+        return Op("fma", (a, b, c), c.vtype)
+    return Op("add", (c, Op("mul", (a, b), c.vtype)), c.vtype)
+
+
+def _partial_places(
+    builder: Builder, tile: Tile, partial: Partial, sums: Sums
+) -> Iterator[tuple[Expr, Reg]]:
+    """The address of each accumulator's partial sum; masked lanes and missing rows have room there too."""
+    base = bind(builder, "at", partial.base)
+    for r, row in enumerate(sums):
+        for v, register in enumerate(row):
+            yield builder.index(base + r * partial.stride + v * builder.lane_count).expr, register
+
+
+def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Epilogue) -> None:
+    """Hand every vector of the tile to the epilogue, under names that keep its statements behind the k loop."""
+    col = bind(builder, "col", tile.col)
+    first = bind(builder, "row", tile.row)
+    for r, registers in enumerate(sums):
+        exists = None
+        if tile.limit_row is not None and r > 0:
+            exists = builder.lt(builder.index(first + r), builder.index(tile.limit_row))
+        with branch(builder, exists):
+            row = first + r if exists is None else bind(builder, "row", first + r)
+            for v, register in enumerate(registers):
+                value = builder.read(register)
+                epilogue(builder, value, row, col + v * builder.lane_count, tile.batch, masks[v])
