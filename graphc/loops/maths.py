@@ -21,6 +21,8 @@ from typing import Any
 from graphc.loops.maths_tables import TABLES, Coefficients, Table
 from graphc.ops.lowering import Handler
 
+LONG = 12  # coefficients from which a polynomial is worth two chains
+
 
 def exp(h: Handler[Any], x: Any) -> Any:
     """e to the power x: 0 at -inf, inf at inf and above the largest finite result, denormal results rounded once."""
@@ -29,8 +31,8 @@ def exp(h: Handler[Any], x: Any) -> Any:
     x = _at_most(h, _at_least(h, x, low), high)
     # The bias is added twice, so that both halves of the biased exponent are bits of a power of two.
     bits, n = _nearest_exponent(h, x, table.log2e, table, bias=2 * table.bias)
-    r, _ = _minus_multiple(h, x, n, table.ln2_high, table.ln2_low)
-    power = _horner(h, r, (1.0, 1.0, *table.exp))
+    r, _, _ = _minus_multiple(h, x, n, table.ln2_high, table.ln2_low)
+    power = _polynomial(h, r, (1.0, 1.0, *table.exp))
     half = h.lshr(bits, h.constant(1, table.integer))
     return h.mul(h.mul(power, _power_of_two(h, half, x, table)), _power_of_two(h, h.sub(bits, half), x, table))
 
@@ -42,13 +44,14 @@ def expm1(h: Handler[Any], x: Any) -> Any:
     # Half the result, since 2^128 (2^1024) has no bits of its own: s = 2^(n-1).
     bits, n = _nearest_exponent(h, clamped, table.log2e, table, bias=table.bias - 1)
     s = _power_of_two(h, bits, x, table)
-    r, r_low = _minus_multiple(h, clamped, n, table.ln2_high, table.ln2_low)
-    # s (1 + r + r^2 Q) - 1/2 = (s - 1/2) + s r + s (r^2 Q + r_low), with the rounding error of the first sum.
-    first = h.sub(s, h.constant(0.5, x.dtype))
-    total = h.fma(s, r, first)
-    lost = h.fma(s, r, h.sub(first, total))
-    rest = h.fma(h.mul(r, r), _horner(h, r, table.expm1), r_low)
-    result = h.add(total, h.fma(s, rest, lost))
+    r, exact, low = _minus_multiple(h, clamped, n, table.ln2_high, table.ln2_low)
+    # s (1 + r + r^2 Q) - 1/2 = (s - 1/2) + s (exact + low + r^2 Q), with what the first two additions lost.
+    half = h.constant(0.5, x.dtype)
+    first = h.sub(s, half)
+    total = h.fma(s, exact, first)
+    lost = h.fma(s, exact, h.sub(first, total))
+    rest = h.fma(h.mul(r, r), _polynomial(h, r, table.expm1), low)
+    result = h.add(total, h.add(h.fma(s, rest, lost), h.sub(h.sub(s, first), half)))
     return _unless_tiny(h, h.add(result, result), x, table)
 
 
@@ -86,21 +89,34 @@ def tanh(h: Handler[Any], x: Any) -> Any:
     # Far from 0: 1 - 2 / (exp(2 size) + 1), reduced as size = n ln(2)/2 + r, so exp(2 size) = 2^n exp(2 r).
     clamped = _at_most(h, size, high)
     bits, n = _nearest_exponent(h, clamped, 2 * table.log2e, table, bias=table.bias)
-    r, _ = _minus_multiple(h, clamped, n, table.ln2_high / 2, table.ln2_low / 2)
+    r, _, _ = _minus_multiple(h, clamped, n, table.ln2_high / 2, table.ln2_low / 2)
     s = _power_of_two(h, bits, x, table)
     doubled = tuple(math.ldexp(c, power) for power, c in enumerate((1.0, *table.exp), start=1))
-    growth = h.mul(r, _horner(h, r, doubled))  # exp(2 r) - 1
+    growth = h.mul(r, _polynomial(h, r, doubled))  # exp(2 r) - 1
     far = h.sub(one, h.div(two, h.fma(s, growth, h.add(s, one))))
     square = h.mul(size, size)
-    near = h.fma(h.mul(size, square), _horner(h, square, table.tanh), size)
+    near = h.fma(h.mul(size, square), _polynomial(h, square, table.tanh), size)
     return h.copysign(h.select(h.lt(size, h.constant(split, x.dtype)), near, far), x)
 
 
-def _horner(h: Handler[Any], x: Any, coefficients: Coefficients) -> Any:
-    """The polynomial with these coefficients, lowest power first."""
-    result = h.constant(coefficients[-1], x.dtype)
-    for coefficient in reversed(coefficients[:-1]):
-        result = h.fma(result, x, h.constant(coefficient, x.dtype))
+def _polynomial(h: Handler[Any], x: Any, coefficients: Coefficients) -> Any:
+    """The polynomial with these coefficients, lowest power first.
+
+    A long one is split behind its first two terms into even and odd powers, which halves the chain of dependent
+    instructions; those two terms alone decide how it rounds.
+    """
+    if len(coefficients) < LONG:
+        return _horner(h, x, coefficients)
+    square = h.mul(x, x)
+    even, odd = _horner(h, square, coefficients[2::2]), _horner(h, square, coefficients[3::2])
+    return _horner(h, x, coefficients[:2], h.fma(odd, x, even))
+
+
+def _horner(h: Handler[Any], x: Any, coefficients: Coefficients, result: Any = None) -> Any:
+    """The polynomial by Horner's rule, with `result` for the terms behind the last coefficient."""
+    for coefficient in reversed(coefficients):
+        value = h.constant(coefficient, x.dtype)
+        result = value if result is None else h.fma(result, x, value)
     return result
 
 
@@ -126,12 +142,11 @@ def _nearest_exponent(h: Handler[Any], x: Any, factor: float, table: Table, bias
     return h.bitcast(shifted, table.integer), h.sub(shifted, magic)
 
 
-def _minus_multiple(h: Handler[Any], x: Any, n: Any, high: float, low: float) -> tuple[Any, Any]:
-    """r = x - n (high + low), and what its rounding lost. The product with `high` is exact, and so is its subtraction."""
+def _minus_multiple(h: Handler[Any], x: Any, n: Any, high: float, low: float) -> tuple[Any, Any, Any]:
+    """r = x - n (high + low), rounded, and the two parts it is the sum of. The first, x - n high, is exact."""
     exact = h.fma(n, h.constant(-high, x.dtype), x)
-    negative_low = h.constant(-low, x.dtype)
-    r = h.fma(n, negative_low, exact)
-    return r, h.fma(n, negative_low, h.sub(exact, r))
+    rest = h.mul(n, h.constant(-low, x.dtype))
+    return h.add(exact, rest), exact, rest
 
 
 def _power_of_two(h: Handler[Any], biased: Any, x: Any, table: Table) -> Any:
@@ -148,7 +163,7 @@ def _exponent(h: Handler[Any], x: Any, table: Table) -> tuple[Any, Any]:
 
 def _log_of_parts(h: Handler[Any], e: Any, f: Any, table: Table) -> Any:
     """e ln(2) + log1p(f) for -0.25 <= f < 0.5."""
-    rest = h.fma(h.mul(f, f), _horner(h, f, table.log), h.mul(e, h.constant(table.ln2_low, f.dtype)))
+    rest = h.fma(h.mul(f, f), _polynomial(h, f, table.log), h.mul(e, h.constant(table.ln2_low, f.dtype)))
     return h.fma(e, h.constant(table.ln2_high, f.dtype), h.add(f, rest))
 
 
