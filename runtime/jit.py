@@ -8,21 +8,22 @@ them when it dies. llvmlite holds one lock over all of LLVM, so these calls may 
 from __future__ import annotations
 
 import itertools
-import os
+import struct
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from graphc.errors import InternalError
 from graphc.runtime.host import host_target
+from graphc.settings import current
 from graphc.target import Target
 
 _numbers = itertools.count()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _machine(target: Target) -> Any:
     """The TargetMachine of a target. Position independent, so that objects may lie anywhere or in a shared library."""
     if target.triple == llvm.get_process_triple():
@@ -41,7 +42,7 @@ def _parse(ir: str, target: Target, verify: bool | None) -> Any:
     machine = _machine(target)
     try:
         module = llvm.parse_assembly(ir, llvm.create_context())
-        if verify or (verify is None and os.environ.get("GRAPHC_VERIFY", "") not in ("", "0")):
+        if verify or (verify is None and current().verify):
             module.verify()
     except RuntimeError as error:
         raise InternalError(f"LLVM rejects the emitted module: {error}", reproducer=ir) from error
@@ -49,7 +50,7 @@ def _parse(ir: str, target: Target, verify: bool | None) -> Any:
 
 
 def compile_object(ir: str, target: Target, verify: bool | None = None) -> bytes:
-    """The object file for a module. `verify` runs LLVM's verifier first (None: if GRAPHC_VERIFY is set).
+    """The object file for a module. `verify` runs LLVM's verifier first (None: if the setting `verify` is on).
 
     Raises InternalError with the module's text where LLVM rejects it.
     """
@@ -65,7 +66,7 @@ def compile_assembly(ir: str, target: Target) -> str:
     return text
 
 
-@lru_cache(maxsize=1)
+@cache
 def _engine() -> Any:
     """The one LLJIT of the process."""
     return llvm.create_lljit_compiler(_machine(host_target()))
@@ -95,3 +96,21 @@ class Library:
             raise InternalError(f"cannot link {', '.join(symbols)}: {error}") from error
         self._trackers.append(tracker)
         return {symbol: int(tracker[symbol]) for symbol in symbols}
+
+
+def undefined_symbols(data: bytes) -> frozenset[str]:
+    """The names that an object file needs from elsewhere. Reads 64-bit little-endian ELF; InternalError for others."""
+    if data[:6] != b"\x7fELF\x02\x01":
+        raise InternalError("undefined_symbols reads 64-bit little-endian ELF objects only")
+    table, size, count = struct.unpack_from("<Q10xHH", data, 0x28)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + size * n) for n in range(count)]
+    names: set[str] = set()
+    for _, kind, _, _, start, length, link, _, _, entry in sections:
+        if kind != 2:  # SHT_SYMTAB
+            continue
+        strings = sections[link][4]
+        for at in range(start + entry, start + length, entry):  # the first symbol is the null symbol
+            name, _, _, section = struct.unpack_from("<IBBH", data, at)
+            if section == 0:
+                names.add(data[strings + name : data.index(b"\0", strings + name)].decode())
+    return frozenset(names)

@@ -7,11 +7,10 @@ add a method of its name.
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from graphc.errors import InternalError
 from graphc.llvm.builder import Builder, vector_of
 from graphc.llvm.values import Value, mangled, type_text
+from graphc.loops import maths
 from graphc.target import Target
 from graphc.types import DType, bool_, int32, int64
 
@@ -230,7 +229,7 @@ class Arithmetic:
         return self.builder.pure(dtype, a.lanes, f"bitcast {a.typed} to {to}")
 
     def cast(self, a: Value, dtype: DType) -> Value:
-        """NumPy's `astype`. A float outside of the range of an integer gives what x86 gives (the lowest for i32, i64)."""
+        """NumPy's `astype`. A float that an integer dtype cannot hold gives what x86 gives (i32, i64: the lowest)."""
         source, to = a.dtype, dtype.kind
         if source is dtype or source == dtype:
             return a
@@ -351,7 +350,7 @@ class Arithmetic:
     def _expand(self, name: str, a: Value) -> Value:
         outer, self._lanes = self._lanes, a.lanes
         try:
-            value: Value = getattr(import_module("graphc.loops.maths"), name)(self, a)
+            value: Value = getattr(maths, name)(self, a)
         finally:
             self._lanes = outer
         return value

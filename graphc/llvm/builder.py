@@ -9,7 +9,7 @@ address. Enter at `Builder`; `push`/`pop` bracket a level.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.llvm.values import Value, constant_text, mangled, type_text, wrapped
 from graphc.types import DType, int64
@@ -95,7 +95,7 @@ class Builder:
     def value(self, dtype: DType, lanes: int, rhs: str) -> Value:
         """An instruction that stays where it is: a load, a phi."""
         level = len(self.levels) - 1
-        name = self.fresh("%v")
+        name = self.fresh("%.")
         self.levels[level].lines.append(f"  {name} = {rhs}")
         return Value(name, dtype, lanes, level)
 
@@ -105,7 +105,7 @@ class Builder:
         if found is not None:  # i32 and u32, say, have one LLVM type
             return found if found.dtype is dtype else Value(found.text, dtype, lanes, found.level)
         where = len(self.levels) - 1 if level is None else level
-        name = self.fresh("%v")
+        name = self.fresh("%.")
         target = self.levels[where]
         target.lines.append(f"  {name} = {rhs}")
         target.keys.append(rhs)
@@ -202,7 +202,7 @@ class Builder:
         return self.pure(int64, 1, rhs, max(a.level, b.level))
 
 
-_FOLD = {
+_FOLD: dict[str, Callable[[int, int], int]] = {
     "floordiv": lambda a, b: a // (b or 1),
     "mod": lambda a, b: a % (b or 1),
     "min": min,

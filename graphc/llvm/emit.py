@@ -17,14 +17,15 @@ from graphc.errors import InternalError
 from graphc.llvm.arithmetic import Arithmetic
 from graphc.llvm.builder import Builder
 from graphc.llvm.memory import Memory, Pointer
-from graphc.llvm.values import Value, memory_type_text
+from graphc.llvm.values import Value
 from graphc.loops import ir
 from graphc.target import Target
-from graphc.types import bool_, int64
+from graphc.types import int64
 
 STACK_BYTES = 64 * 1024  # scratch up to here lies on the stack of the worker
 SCRATCH_BASE, SCRATCH_STRIDE = 2, 3  # context words: address of all workers' scratch, bytes for each worker
 _INDEX_BITS = 40
+_PARAMETERS = "ptr %context, ptr %sizes, ptr %buffers, i64 %begin, i64 %end, i64 %worker"
 
 
 def emit(kernel: ir.LoopKernel, target: Target) -> str:
@@ -111,7 +112,7 @@ class _Emitter:
             f"; {kernel.name}",
             f'target triple = "{target.triple}"',
             "",
-            f"define i32 @{kernel.name}(ptr %context, ptr %sizes, ptr %buffers, i64 %begin, i64 %end, i64 %worker) #0 {{",
+            f"define i32 @{kernel.name}({_PARAMETERS}) #0 {{",
             "entry:",
             *self.builder.pop().lines,
             "}",
@@ -294,11 +295,11 @@ class _Emitter:
         header, done = f"{var}.loop{number}", f"{var}.done{number}"
         slots = self._carried(carry)
         initial = [r.values[k] for r, k in slots]
-        before = [v.text for v in initial]
+        first_number, before = start.text, [v.text for v in initial]  # written before the loop, wherever they are lazy
         builder.push(header)
         depth = len(builder.levels) - 1
         counter = Value(f"%{var}.{number}", int64, 1, depth)
-        phis = [Value(builder.fresh("%r"), v.dtype, v.lanes, depth) for v in initial]
+        phis = [Value(builder.fresh("%."), v.dtype, v.lanes, depth) for v in initial]
         for (r, k), phi in zip(slots, phis, strict=True):
             r.values[k] = phi
 
@@ -321,7 +322,7 @@ class _Emitter:
             builder.line(f"br label %{header}")
         entry = outer.block
         builder.start(header)
-        pairs = [(counter, start.text, following), *zip(phis, before, after, strict=True)]
+        pairs = [(counter, first_number, following), *zip(phis, before, after, strict=True)]
         for phi, first, last in pairs:
             builder.line(f"{phi.text} = phi {phi.type} [ {first}, %{entry} ], [ {last}, %{inner.block} ]")
         outer.lines += inner.lines
@@ -371,7 +372,8 @@ class _Emitter:
         for (r, k), v, a, b in zip(slots, initial, lefts, rights, strict=True):
             if a == b:  # neither arm changed it
                 continue
-            r.values[k] = builder.value(v.dtype, v.lanes, f"phi {v.type} [ {a}, %{left.block} ], [ {b}, %{right.block} ]")
+            ways = f"[ {a}, %{left.block} ], [ {b}, %{right.block} ]"
+            r.values[k] = builder.value(v.dtype, v.lanes, f"phi {v.type} {ways}")
 
 
 _EXPRESSIONS: dict[type, Callable[[_Emitter, Any], Value]] = {

@@ -129,6 +129,4 @@ class Memory:
     def prefetch(self, buffer: str, index: Value) -> None:
         """Ask for the cache line of an element; the address may lie outside of the buffer."""
         address = self._address(self.pointers[buffer], index)
-        self.builder.line(
-            self.builder.intrinsic("prefetch.p0", "void", [f"ptr {address}", "i32 0", "i32 3", "i32 1"])
-        )
+        self.builder.line(self.builder.intrinsic("prefetch.p0", "void", [f"ptr {address}", "i32 0", "i32 3", "i32 1"]))
