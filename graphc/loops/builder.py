@@ -1,0 +1,394 @@
+"""A builder of loop IR that puts every computation at the outermost loop that it does not depend on.
+
+`Builder` is the `Handler` that scalar bodies run against when a kernel is lowered. It keeps a stack of open levels
+(level 0 is the chunk, one more for each open loop). Every result is named by a `Let` in the level of its deepest
+operand, so loop-invariant code is hoisted by construction: no LLVM pass would do it later. Index arithmetic is a
+`Dim` polynomial over loop variables until `index` turns it into i64 expressions, split by level in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.errors import InternalError
+from graphc.loops.ir import I64, Assign, Const, Declare, Expr, For, If, Let, Load, Op, Reg, Stmt, Store, Var, VType
+from graphc.types import Call, Dim, DType, Size, bool_, int64, symbols, terms_of
+
+LANE = "lane"  # the symbol that stands for 0, 1, 2, ... across the lanes of a vector index
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A computed value: its expression and the depth of the level that it is available from. May have lanes."""
+
+    expr: Expr
+    depth: int = 0
+
+    @property
+    def dtype(self) -> DType:
+        return self.expr.vtype.dtype
+
+    @property
+    def lanes(self) -> int:
+        return self.expr.vtype.lanes
+
+
+@dataclass
+class Level:
+    """One open block."""
+
+    statements: list[Stmt] = field(default_factory=list)
+    memo: dict[Any, Scalar] = field(default_factory=dict)
+    declared: set[str] = field(default_factory=set)
+    assigned: dict[str, None] = field(default_factory=dict)
+
+
+class Builder:
+    """See the module. `lanes` is the one lane count of the kernel; `sizes` become i64 arguments."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lane_count = lanes
+        self.levels = [Level()]
+        self.symbols: dict[str, Scalar] = {
+            LANE: Scalar(Op("lanes", (), VType(int64, lanes))),
+            "chunk": Scalar(Var("chunk")),
+        }
+        self.sizes: dict[str, None] = {}
+        self._names = 0
+
+    # levels
+
+    @property
+    def depth(self) -> int:
+        return len(self.levels) - 1
+
+    def fresh(self, stem: str) -> str:
+        self._names += 1
+        return f"{stem}{self._names}"
+
+    def emit(self, statement: Stmt, depth: int | None = None) -> None:
+        """Append a statement to the innermost open level, or to the one at `depth`."""
+        self.levels[self.depth if depth is None else depth].statements.append(statement)
+
+    def let(self, expr: Expr, depth: int, stem: str = "t") -> Scalar:
+        """Name `expr` at `depth`; constants and names stay as they are. The same expression is named once a level."""
+        if isinstance(expr, (Const, Var)):
+            return Scalar(expr, depth)
+        memo = self.levels[depth].memo
+        if expr not in memo:
+            var = Var(self.fresh(stem), expr.vtype)
+            self.emit(Let(var, expr), depth)
+            memo[expr] = Scalar(var, depth)
+        return memo[expr]
+
+    @contextlib.contextmanager
+    def loop(self, stem: str, start: Size, stop: Size, step: int = 1) -> Iterator[Dim]:
+        """An open serial loop; gives its variable as a `Dim` symbol. Carried registers are found by themselves."""
+        first, last = self.index(start), self.index(stop)
+        name = self.fresh(stem)
+        self.levels.append(Level())
+        self.symbols[name] = Scalar(Var(name), self.depth)
+        yield Dim.symbol(name)
+        level = self.levels.pop()
+        carry = tuple(n for n in level.assigned if n not in level.declared)
+        self.levels[-1].assigned.update(dict.fromkeys(carry))
+        self.emit(For(name, first.expr, last.expr, step, tuple(level.statements), carry))
+
+    @contextlib.contextmanager
+    def at_depth(self, depth: int) -> Iterator[None]:
+        """Statements of the block go to the level at `depth` although deeper ones are open."""
+        deeper, self.levels = self.levels[depth + 1 :], self.levels[: depth + 1]
+        yield
+        self.levels += deeper
+
+    # registers and memory
+
+    def register(self, init: Scalar, stem: str = "acc") -> Reg:
+        name = self.fresh(stem)
+        self.emit(Declare(name, (), init.expr.vtype, init.expr))
+        self.levels[-1].declared.add(name)
+        return Reg(name, (), init.expr.vtype)
+
+    def assign(self, target: Reg, value: Scalar) -> None:
+        self.emit(Assign(target, self.widened(value, target.vtype.lanes).expr))
+        self.levels[-1].assigned[target.name] = None
+
+    def read(self, register: Reg) -> Scalar:
+        """The value that a register has now, under a name that later changes do not touch."""
+        var = Var(self.fresh("r"), register.vtype)
+        self.emit(Let(var, register))
+        return Scalar(var, self.depth)
+
+    def load(self, buffer: str, dtype: DType, address: Size, mask: Scalar | None) -> Scalar:
+        """BUFFER[address]; a vector if `address` moves with the lanes, consecutive if by one element a lane."""
+        vector, base = self.lane_form(address)
+        index = self.index(base)
+        if not vector and index.lanes == 1:
+            guard = mask if mask is not None and mask.lanes == 1 else None
+            depth = max(index.depth, guard.depth if guard else 0)
+            return self.let(Load(buffer, index.expr, VType(dtype), guard.expr if guard else None), depth, "x")
+        depth = max(index.depth, mask.depth if mask else 0)
+        expr = Load(buffer, index.expr, VType(dtype, self.lane_count), mask.expr if mask else None)
+        return self.let(expr, depth, "x")
+
+    def store(self, buffer: str, address: Size, value: Scalar, mask: Scalar | None) -> None:
+        vector, base = self.lane_form(address)
+        index = self.index(base)
+        if vector or index.lanes > 1:
+            value = self.widened(value, self.lane_count)
+            self.emit(Store(buffer, index.expr, value.expr, mask.expr if mask else None))
+        else:
+            self.emit(Store(buffer, index.expr, value.expr))
+
+    def add_at(self, buffer: str, dtype: DType, address: Size, value: Scalar, inside: Scalar) -> None:
+        """BUFFER[address] += value where `inside` holds (scalars); a plain statement, never shared or moved."""
+        index = self.index(address)
+        old = Var(self.fresh("old"), VType(dtype))
+        new = Op("add", (old, value.expr), VType(dtype))
+        load = Load(buffer, index.expr, VType(dtype))
+        self.emit(If(inside.expr, (Let(old, load), Store(buffer, index.expr, new))))
+
+    @staticmethod
+    def lane_form(address: Size) -> tuple[bool, Size]:
+        """(True, address of lane 0) if lanes read consecutive elements, else (False, address)."""
+        if any(m == (LANE,) and c == 1 for m, c in terms_of(address)):
+            base = address - Dim.symbol(LANE)
+            if LANE not in symbols(base):
+                return True, base
+        return False, address
+
+    # index arithmetic
+
+    def index(self, size: Size) -> Scalar:
+        """The value of an index polynomial, computed level by level."""
+        if isinstance(size, int):
+            return Scalar(Const(size, I64))
+        key = ("index", size)
+        for level in self.levels:
+            if key in level.memo:
+                return level.memo[key]
+        by_depth: dict[int, list[Scalar]] = {}
+        offset = 0
+        for monomial, factor in size.terms:
+            if not monomial:
+                offset = factor
+                continue
+            term = self._monomial(monomial, factor)
+            by_depth.setdefault(term.depth, []).append(term)
+        total: Scalar | None = None
+        for depth in sorted(by_depth):
+            for term in by_depth[depth]:
+                total = term if total is None else self.add(total, term)
+        assert total is not None
+        if offset:
+            total = self.add(total, self.constant(offset, int64))
+        self.levels[total.depth].memo[key] = total
+        return total
+
+    def _monomial(self, monomial: tuple[Any, ...], factor: int) -> Scalar:
+        factors = sorted((self._atom(atom) for atom in monomial), key=lambda s: s.depth)
+        result = factors[0]
+        for other in factors[1:]:
+            result = self.mul(result, other)
+        return result if factor == 1 else self.mul(result, self.constant(factor, int64))
+
+    def _atom(self, atom: str | Call) -> Scalar:
+        if isinstance(atom, Call):
+            a, b = (self.index(arg) for arg in atom.args)
+            return self.op(atom.fn, int64, a, b)
+        if atom not in self.symbols:
+            self.sizes[atom] = None
+            self.symbols[atom] = Scalar(Var(atom))
+        return self.symbols[atom]
+
+    # the handler: scalar bodies call these
+
+    def op(self, name: str, dtype: DType, *args: Scalar) -> Scalar:
+        """The result of `name`, named at the depth of its deepest operand; scalars are widened to a vector operand."""
+        lanes = max((a.lanes for a in args), default=1)
+        depth = max((a.depth for a in args), default=0)
+        operands = tuple(self.widened(a, lanes).expr for a in args)
+        return self.let(Op(name, operands, VType(dtype, lanes)), depth)
+
+    def fold_lanes(self, name: str, value: Scalar) -> Scalar:
+        """One scalar from the lanes of a vector by `name` (add, mul, maximum, ..., min, any), in a fixed tree."""
+        if value.lanes == 1:
+            return value
+        op = name if name == "any" else f"reduce_{name}"
+        return self.let(Op(op, (value.expr,), VType(value.dtype)), value.depth)
+
+    def widened(self, value: Scalar, lanes: int) -> Scalar:
+        if value.lanes == lanes:
+            return value
+        if value.lanes != 1:
+            raise InternalError(f"a vector of {value.lanes} lanes where {lanes} are wanted")
+        if isinstance(value.expr, Const):
+            return Scalar(Const(value.expr.value, VType(value.dtype, lanes)))
+        return self.let(Op("splat", (value.expr,), VType(value.dtype, lanes)), value.depth, "v")
+
+    def constant(self, value: float | int | bool, dtype: DType) -> Scalar:
+        return Scalar(Const(value, VType(dtype)))
+
+    def add(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("add", a.dtype, a, b)
+
+    def sub(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("sub", a.dtype, a, b)
+
+    def mul(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("mul", a.dtype, a, b)
+
+    def div(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("div", a.dtype, a, b)
+
+    def fma(self, a: Scalar, b: Scalar, c: Scalar) -> Scalar:
+        return self.op("fma", a.dtype, a, b, c)
+
+    def neg(self, a: Scalar) -> Scalar:
+        return self.op("neg", a.dtype, a)
+
+    def abs(self, a: Scalar) -> Scalar:
+        return self.op("abs", a.dtype, a)
+
+    def sqrt(self, a: Scalar) -> Scalar:
+        return self.op("sqrt", a.dtype, a)
+
+    def floor(self, a: Scalar) -> Scalar:
+        return self.op("floor", a.dtype, a)
+
+    def ceil(self, a: Scalar) -> Scalar:
+        return self.op("ceil", a.dtype, a)
+
+    def trunc(self, a: Scalar) -> Scalar:
+        return self.op("trunc", a.dtype, a)
+
+    def rint(self, a: Scalar) -> Scalar:
+        return self.op("rint", a.dtype, a)
+
+    def copysign(self, magnitude: Scalar, sign: Scalar) -> Scalar:
+        return self.op("copysign", magnitude.dtype, magnitude, sign)
+
+    def minimum(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("minimum", a.dtype, a, b)
+
+    def maximum(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("maximum", a.dtype, a, b)
+
+    def eq(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("eq", bool_, a, b)
+
+    def ne(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("ne", bool_, a, b)
+
+    def lt(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("lt", bool_, a, b)
+
+    def le(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("le", bool_, a, b)
+
+    def gt(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("gt", bool_, a, b)
+
+    def ge(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("ge", bool_, a, b)
+
+    def and_(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("and_", a.dtype, a, b)
+
+    def or_(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("or_", a.dtype, a, b)
+
+    def xor(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("xor", a.dtype, a, b)
+
+    def not_(self, a: Scalar) -> Scalar:
+        return self.op("not_", a.dtype, a)
+
+    def shl(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("shl", a.dtype, a, b)
+
+    def lshr(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("lshr", a.dtype, a, b)
+
+    def ashr(self, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("ashr", a.dtype, a, b)
+
+    def select(self, condition: Scalar, a: Scalar, b: Scalar) -> Scalar:
+        return self.op("select", a.dtype, condition, a, b)
+
+    def cast(self, a: Scalar, dtype: DType) -> Scalar:
+        return a if a.dtype == dtype else self.op("cast", dtype, a)
+
+    def bitcast(self, a: Scalar, dtype: DType) -> Scalar:
+        return a if a.dtype == dtype else self.op("bitcast", dtype, a)
+
+    def exp(self, a: Scalar) -> Scalar:
+        return self.op("exp", a.dtype, a)
+
+    def expm1(self, a: Scalar) -> Scalar:
+        return self.op("expm1", a.dtype, a)
+
+    def log(self, a: Scalar) -> Scalar:
+        return self.op("log", a.dtype, a)
+
+    def log1p(self, a: Scalar) -> Scalar:
+        return self.op("log1p", a.dtype, a)
+
+    def tanh(self, a: Scalar) -> Scalar:
+        return self.op("tanh", a.dtype, a)
+
+
+class Ranges:
+    """The index handler of movement rules: div and mod that use what is known of the loop variables.
+
+    `extents` maps a symbol to the size that it stays below (it is never negative).
+    """
+
+    def __init__(self, extents: dict[str, Size]) -> None:
+        self.extents = extents
+
+    def div(self, a: Size, b: Size) -> Size:
+        whole, rest = split_multiple(a, b)
+        if self._below(rest, b):
+            return whole
+        return whole + (rest // b)
+
+    def mod(self, a: Size, b: Size) -> Size:
+        _, rest = split_multiple(a, b)
+        return rest if self._below(rest, b) else rest - b * (rest // b)
+
+    def _below(self, size: Size, bound: Size) -> bool:
+        """Whether 0 <= size < bound for all values of the symbols, as far as can be told."""
+        largest: Size = 0
+        for monomial, factor in terms_of(size):
+            if factor < 0 or any(isinstance(atom, Call) for atom in monomial):
+                return False
+            value: Size = factor
+            for atom in monomial:
+                value = value * ((self.extents[atom] - 1) if atom in self.extents else Dim.symbol(atom))
+            largest = largest + value
+        slack = bound - 1 - largest
+        return isinstance(slack, int) and slack >= 0
+
+
+def split_multiple(a: Size, b: Size) -> tuple[Size, Size]:
+    """(q, r) with a == b * q + r, where r holds the terms of `a` that are no multiples of `b`."""
+    rest: Size = 0
+    for monomial, factor in terms_of(a):
+        term: Size = Dim.from_terms({monomial: factor})
+        quotient = term // b if b != 0 else 0
+        if b == 0 or quotient * b != term:
+            rest = rest + term
+    whole = a - rest
+    return (whole // b if whole != 0 else 0), rest
+
+
+def linear_address(index: Sequence[Size], shape: Sequence[Size]) -> Size:
+    """The position of `index` in a C-contiguous array of `shape`."""
+    address: Size = 0
+    for position, extent in zip(index, shape, strict=True):
+        address = address * extent + position
+    return address

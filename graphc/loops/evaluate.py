@@ -1,0 +1,177 @@
+"""The value of a graph node at an index: how every op except reductions and contractions becomes loop IR.
+
+`Evaluator.at(value, index)` asks each op's lowering kind for its value at an index and emits what is missing through
+the `Builder`. Movement only changes the index, so it costs nothing. An index is a polynomial over *axis symbols*
+(one for each axis of the kernel); a `Point` says what the axis symbols stand for at the moment: a loop variable, or
+first lane + lanes. Reductions and contractions are bound to their results by the schedule that computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphc.errors import InternalError
+from graphc.graph import Graph, Node, Value
+from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
+from graphc.loops.ir import Fail
+from graphc.ops.lowering import Elementwise, Gather, IndexValue, Movement
+from graphc.types import Dim, Size, int64, substitute
+
+Index = tuple[Size, ...]
+
+
+@dataclass(eq=False)
+class Point:
+    """What axis symbols stand for, the mask of the lanes (None: all), and the results bound at this point."""
+
+    axes: dict[str, Size]
+    mask: Scalar | None = None
+    bound: dict[Value, Scalar] = field(default_factory=dict)
+    parent: Point | None = None
+
+    def lookup(self, value: Value) -> Scalar | None:
+        point: Point | None = self
+        while point is not None:
+            if value in point.bound:
+                return point.bound[value]
+            point = point.parent
+        return None
+
+
+class Evaluator:
+    """Values of one kernel's inner graph. `buffers` names the buffer of each operand (a placeholder of the graph)."""
+
+    def __init__(
+        self, builder: Builder, graph: Graph, buffers: Mapping[Value, str], extents: dict[str, Size], checks: Checks
+    ) -> None:
+        self.builder = builder
+        self.graph = graph
+        self.buffers = buffers
+        self.ranges = Ranges(extents)
+        self.checks = checks
+
+    def at(self, value: Value, index: Index, point: Point) -> Scalar:
+        """`value[index]` at `point`, without recursion over the graph."""
+        stack: list[tuple[Value, Index]] = [(value, index)]
+        while stack:
+            wanted = stack[-1]
+            if self._known(wanted, point) is not None:
+                stack.pop()
+                continue
+            missing = [need for need in self._needs(*wanted) if self._known(need, point) is None]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            stack.pop()
+            result = self._compute(*wanted, point)
+            self.builder.levels[result.depth].memo[(wanted, point)] = result
+        found = self._known((value, index), point)
+        assert found is not None
+        return found
+
+    def _known(self, wanted: tuple[Value, Index], point: Point) -> Scalar | None:
+        bound = point.lookup(wanted[0])
+        if bound is not None:
+            return bound
+        key = (wanted, point)
+        for level in self.builder.levels:
+            if key in level.memo:
+                return level.memo[key]
+        return None
+
+    def _needs(self, value: Value, index: Index) -> list[tuple[Value, Index]]:
+        node = value.node
+        lowering = node.op.lowering
+        if isinstance(lowering, Elementwise):
+            return [(v, index) for v in node.inputs]
+        if isinstance(lowering, Movement):
+            return [(node.inputs[0], self._source(node, lowering, index))]
+        if isinstance(lowering, Gather):
+            return [(node.inputs[1], index)]
+        return []
+
+    def _source(self, node: Node, lowering: Movement, index: Index) -> Index:
+        return tuple(lowering.source(self.ranges, (node.inputs[0].type, node.types[0]), node.attrs, index))
+
+    def _compute(self, value: Value, index: Index, point: Point) -> Scalar:
+        node, h = value.node, self.builder
+        lowering = node.op.lowering
+        operands = [self._known(need, point) for need in self._needs(value, index)]
+        if isinstance(lowering, Elementwise):
+            return _one(lowering.body(h, node.attrs, *operands), value.index)
+        if isinstance(lowering, Movement):
+            assert operands[0] is not None
+            return operands[0]
+        if isinstance(lowering, IndexValue):
+            return h.cast(h.index(self.placed(index[node.attrs["axis"]], point)), value.type.dtype)
+        if isinstance(lowering, Gather):
+            assert operands[0] is not None
+            return self._gather(node, index, operands[0], point)
+        if value in self.buffers:
+            address = self.placed(linear_address(index, value.type.shape), point)
+            return h.load(self.buffers[value], value.type.dtype, address, point.mask)
+        if node.op.name == "constant":
+            return h.constant(node.attrs["data"].array.reshape(-1)[0].item(), value.type.dtype)
+        if node.op.name == "dim_value":
+            return h.cast(h.index(node.attrs["size"]), value.type.dtype)
+        raise InternalError(f"the schedule of a kernel has not bound {node!r}")
+
+    def placed(self, size: Size, point: Point) -> Size:
+        """An index over axis symbols as one over loop variables and lanes."""
+        return substitute(size, point.axes)
+
+    def _gather(self, node: Node, index: Index, chosen: Scalar, point: Point) -> Scalar:
+        """x at the chosen index: checked first, and read at 0 under a false mask where the check fails."""
+        h, axis, source = self.builder, node.attrs["axis"], node.inputs[0]
+        limit = h.index(source.type.shape[axis])
+        inside = self.checked(node, chosen, limit, linear_address(index, node.types[0].shape), point)
+        safe = h.select(inside, h.cast(chosen, int64), h.constant(0, int64))
+        symbol = h.fresh("pick")
+        h.symbols[symbol] = safe
+        inner = Point({**point.axes, symbol: Dim.symbol(symbol)}, inside if inside.lanes > 1 else None, {}, point)
+        spot = (*index[:axis], Dim.symbol(symbol), *index[axis + 1 :])
+        if inside.lanes == 1:
+            return self._guarded(source, spot, inner, inside)
+        return self.at(source, spot, inner)
+
+    def _guarded(self, source: Value, spot: Index, point: Point, inside: Scalar) -> Scalar:
+        """A scalar pick: a one-lane mask, since an empty axis has no element 0 to read instead."""
+        point.mask = inside
+        return self.at(source, spot, point)
+
+    def checked(self, node: Node, chosen: Scalar, limit: Scalar, flat: Size, point: Point) -> Scalar:
+        """0 <= chosen < limit, lane by lane; reports the first lane where it is not."""
+        h = self.builder
+        wide = h.cast(chosen, int64)
+        inside = h.and_(h.ge(wide, h.constant(0, int64)), h.lt(wide, limit))
+        number = self.checks.number(node)
+        address = h.index(self.placed(flat, point))
+        if inside.lanes == 1:
+            h.emit(Fail(h.not_(inside).expr, number, address.expr), inside.depth)
+            return inside
+        bad = h.not_(inside)
+        if point.mask is not None:
+            bad = h.and_(bad, point.mask)
+            inside = h.and_(inside, point.mask)
+        first = h.select(bad, h.widened(address, inside.lanes), h.constant(2**40 - 1, int64))
+        lowest = h.fold_lanes("min", first)
+        failed = h.fold_lanes("any", bad)
+        h.emit(Fail(failed.expr, number, lowest.expr), max(failed.depth, lowest.depth))
+        return inside
+
+
+class Checks:
+    """The table of index checks of a Program: a node's position is its number in the error word."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    def number(self, node: Node) -> int:
+        if node not in self.nodes:
+            self.nodes.append(node)
+        return self.nodes.index(node)
+
+
+def _one(result: Scalar | Sequence[Scalar], index: int) -> Scalar:
+    return result if isinstance(result, Scalar) else result[index]

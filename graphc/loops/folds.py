@@ -1,0 +1,96 @@
+"""Accumulators: registers that a reduction's values are folded into, in a tree that never depends on threads.
+
+A `Fold` has `ways` registers of `width` lanes; the values of one step go to the registers in turn. `lanes` joins the
+registers, `result` also the lanes. Masked-off lanes count as the neutral element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.graph import Node
+from graphc.loops.builder import Builder, Scalar
+from graphc.loops.cost import operation_name
+from graphc.loops.ir import Const, Op, VType
+from graphc.ops.lowering import ArgReduction, Reduction
+from graphc.types import DType, int64
+
+
+class Fold:
+    """The accumulators of a `Reduction`."""
+
+    def __init__(self, h: Builder, lowering: Reduction, dtype: DType, width: int, ways: int) -> None:
+        self.lowering, self.dtype, self.width = lowering, dtype, width
+        self.neutral = lowering.init(dtype)
+        start = Scalar(Const(self.neutral, VType(dtype, width)), 0)
+        self.registers = [h.register(start) for _ in range(ways)]
+
+    def add(self, h: Builder, values: Sequence[Scalar], masks: Sequence[Scalar | None]) -> None:
+        for n, (value, mask) in enumerate(zip(values, masks, strict=True)):
+            register = self.registers[n % len(self.registers)]
+            x = h.widened(h.cast(value, self.dtype), self.width)
+            if mask is not None and self.width > 1:
+                x = h.select(mask, x, h.constant(self.neutral, self.dtype))
+            h.assign(register, self.lowering.combine(h, h.read(register), x))
+
+    def lanes(self, h: Builder) -> Scalar:
+        """All registers joined into one, pairwise."""
+        values = [h.read(register) for register in self.registers]
+        while len(values) > 1:
+            half = (len(values) + 1) // 2
+            joined: list[Any] = [self.lowering.combine(h, a, b) for a, b in zip(values, values[half:], strict=False)]
+            values = joined + values[len(joined) : half]
+        return values[0]
+
+    def result(self, h: Builder) -> Scalar:
+        return h.fold_lanes(operation_name(self.lowering.combine, self.dtype), self.lanes(h))
+
+
+class ArgFold(Fold):
+    """The accumulators of an `ArgReduction`: the best value so far and the index where it stood first (-1: none)."""
+
+    def __init__(self, h: Builder, lowering: ArgReduction, dtype: DType, width: int) -> None:
+        self.better, self.value_dtype, self.width = lowering.better, dtype, width
+        self.best = h.register(Scalar(Const(0, VType(dtype, width)), 0), "best")
+        self.index = h.register(Scalar(Const(-1, VType(int64, width)), 0), "index")
+
+    def add_at(
+        self, h: Builder, values: Sequence[Scalar], indices: Sequence[Scalar], masks: Sequence[Scalar | None]
+    ) -> None:
+        for value, index, mask in zip(values, indices, masks, strict=True):
+            x, best, found = h.widened(value, self.width), h.read(self.best), h.read(self.index)
+            first = h.lt(found, h.constant(0, int64))
+            # a NaN is better than every number, and never replaced
+            nan = h.and_(h.ne(x, x), h.eq(best, best))
+            take = h.or_(h.or_(self.better(h, x, best), nan), first)
+            if mask is not None:
+                take = h.and_(take, mask)
+            h.assign(self.best, h.select(take, x, best))
+            h.assign(self.index, h.select(take, h.widened(index, self.width), found))
+
+    def lanes(self, h: Builder) -> Scalar:
+        return h.read(self.index)
+
+    def result(self, h: Builder) -> Scalar:
+        """The lowest index among the lanes whose value is the best of all lanes (or NaN, if any lane is)."""
+        best, index = h.read(self.best), h.read(self.index)
+        if self.width == 1:
+            return index
+        nothing = h.lt(index, h.constant(0, int64))
+        # lane 0 always holds an element: rows are not empty
+        some = h.let(Op("extract", (best.expr, Const(0)), VType(self.value_dtype)), best.depth)
+        filled = h.select(nothing, h.widened(some, self.width), best)
+        fold = "maximum" if operation_name(self.better, self.value_dtype) == "gt" else "minimum"
+        top = h.widened(h.fold_lanes(fold, filled), self.width)
+        same = h.or_(h.eq(best, top), h.and_(h.ne(best, best), h.ne(top, top)))
+        chosen = h.and_(same, h.not_(nothing))
+        return h.fold_lanes("min", h.select(chosen, index, h.constant(2**62, int64)))
+
+
+def fold_for(h: Builder, node: Node, width: int, ways: int) -> Fold:
+    """New accumulators for a reduction node, all at the neutral element."""
+    lowering = node.op.lowering
+    if isinstance(lowering, ArgReduction):
+        return ArgFold(h, lowering, node.inputs[0].type.dtype, width)
+    return Fold(h, lowering, node.types[0].dtype, width, ways)

@@ -1,0 +1,186 @@
+"""A graph of kernel nodes becomes a Program: kernels are lowered, ordered into regions and bound to buffers.
+
+Enter at `lower`. What is decided here, and printed by the Program: which kernels run together (regions), which updates
+happen in place, how long each temporary lives. What a kernel does inside is `rows.py`, `matmul.py` or `scatter.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from graphc.graph import Graph, Node, Value, make_node, origin_of
+from graphc.loops.evaluate import Checks
+from graphc.loops.matmul import lower_contraction
+from graphc.loops.printer import print_kernel
+from graphc.loops.program import Buffer, Check, Program, Region, Task
+from graphc.loops.regions import Schedule, schedule
+from graphc.loops.regroup import regroup
+from graphc.loops.rows import Lowered, RowsLowering
+from graphc.loops.scatter import lower_scatter
+from graphc.ops.registry import OPS
+from graphc.passes.domain import ContractionShape, RowsShape, ScatterShape, kernel_shape
+from graphc.target import Target
+from graphc.types import Size, TensorType, substitute, symbols
+
+
+def lower(graph: Graph, target: Target) -> Program:
+    """The Program of a graph whose nodes are sources and kernels (what `passes.pipeline.optimize` gives)."""
+    return _Lowering(with_copies(graph), target).run()
+
+
+def with_copies(graph: Graph) -> Graph:
+    """Every output is a kernel's result of its own: a source, or a value that stands twice, gets a copy kernel.
+
+    An update may share its value with one result: it is copied into the parameter after the step.
+    """
+    seen: set[Value] = set()
+    outputs = []
+    results = len(graph.results)
+    for position, value in enumerate(graph.outputs):
+        first_update = position >= results and value in graph.outputs[:results]
+        if value.op.name != "kernel" or (value in seen and not first_update):
+            value = _copied(value)
+        seen.add(value)
+        outputs.append(value)
+    return graph.with_outputs(outputs)
+
+
+def _copied(value: Value) -> Value:
+    operand = Value(make_node(OPS["placeholder"], (), {"name": "p0", "type": value.type}))
+    return Value(make_node(OPS["kernel"], (value,), {"graph": Graph((operand,), (operand,)), "name": "copy"}))
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.graph, self.target = graph, target
+        self.plan: Schedule = schedule(graph)
+        self.checks = Checks()
+        self.buffers: dict[str, Buffer] = {}
+        self.names: dict[Value, str] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.kernels: dict[str, tuple[str, Lowered]] = {}  # text without the name -> (name, kernel)
+        self.operands_of: dict[Node, Mapping[Value, Value]] = {}  # kernel node -> inner placeholder -> outer value
+
+    def run(self) -> Program:
+        self._name_sources()
+        self._name_results()
+        regions = [Region(tuple(self._task(node, n) for node in nodes)) for n, nodes in enumerate(self.plan.regions)]
+        parameters = [v for v in self.graph.inputs if v.op.name == "parameter"]
+        results = len(self.graph.results)
+        updates = tuple(
+            (self.names[p], self.names[v])
+            for p, v in zip(self.graph.updates, self.graph.outputs[results:], strict=True)
+        )
+        return Program(
+            name=self.graph.name,
+            dims=tuple(sorted({s for v in self.graph.inputs for size in v.type.shape for s in symbols(size)})),
+            buffers=self.buffers,
+            kernels={name: lowered.kernel for name, lowered in self.kernels.values()},
+            regions=tuple(regions),
+            inputs=tuple(self.names[v] for v in self.graph.inputs if v.op.name == "placeholder"),
+            parameters=tuple(self.names[v] for v in parameters),
+            outputs=tuple(self.names[v] for v in self.graph.results),
+            updates=updates,
+            checks=tuple(self._check(node) for node in self.checks.nodes),
+            constants=self.constants,
+        )
+
+    # buffers
+
+    def _add(self, stem: str, kind: str, type: TensorType, first: int = 0, last: int = 0) -> str:
+        name, number = stem, 1
+        while name in self.buffers:
+            name, number = f"{stem}_{number}", number + 1
+        self.buffers[name] = Buffer(name, type, kind, first, last)
+        return name
+
+    def _name_sources(self) -> None:
+        kinds = {"placeholder": "input", "parameter": "parameter"}
+        for value in self.graph.inputs:
+            self.names[value] = self._add(value.node.attrs["name"], kinds[value.op.name], value.type)
+        for node in self.graph.order():
+            if node.op.name == "constant":
+                self.names[Value(node)] = name = self._add("const", "constant", node.types[0])
+                self.constants[name] = node.attrs["data"].array
+
+    def _name_results(self) -> None:
+        """Names in the order of preference: the parameter itself (in place), an output, a temporary."""
+        for position, value in enumerate(self.graph.results):
+            self.names[value] = self._add(f"out{position}", "output", value.type)
+        for parameter, value in zip(self.graph.updates, self.graph.outputs[len(self.graph.results) :], strict=True):
+            if value in self.plan.in_place:
+                self.names[value] = self.names[parameter]
+            elif value not in self.names:
+                last = len(self.plan.regions)
+                self.names[value] = self._add(
+                    f"{parameter.node.attrs['name']}.next", "temp", value.type, self.plan.region_of[value.node], last
+                )
+        for node in self.plan.order:
+            for value in node.outputs:
+                if value not in self.names:
+                    first = self.plan.region_of[node]
+                    stem = f"t{len(self.buffers)}"
+                    self.names[value] = self._add(stem, "temp", value.type, first, self.plan.last_use.get(value, first))
+
+    # kernels
+
+    def _task(self, node: Node, region: int) -> Task:
+        inner: Graph = node.attrs["graph"]
+        self.operands_of[node] = dict(zip(inner.inputs, node.inputs, strict=True))
+        found = len(self.checks.nodes)
+        lowered, values = self._lowered(inner, node.attrs["name"])
+        for check in self.checks.nodes[found:]:
+            self.operands_of[check] = self.operands_of[node]
+        name, lowered = self._shared(lowered, node.attrs["name"])
+        kernel = lowered.kernel
+        partials = [
+            self._add(f"{name}.part", "temp", TensorType(dtype, (substitute(size, values),)), region, region)
+            for dtype, size in lowered.partials
+        ]
+        buffers = [self.names[v] for v in (*node.inputs, *node.outputs)] + partials
+        sizes = tuple(substitute(size, values) for size in lowered.sizes)
+        return Task(name, tuple(buffers), sizes, substitute(kernel.chunks, values))
+
+    def _lowered(self, inner: Graph, name: str) -> tuple[Lowered, Mapping[str, Size]]:
+        shape = kernel_shape(inner)
+        if isinstance(shape, ContractionShape):
+            return lower_contraction(name, inner, shape, self.target, self.checks), {}
+        if isinstance(shape, ScatterShape):
+            return lower_scatter(name, inner, shape, self.target, self.checks), {}
+        regrouped = regroup(inner, shape)
+        values: Mapping[str, Size] = {}
+        if regrouped is not None:
+            inner, values = regrouped
+            again = kernel_shape(inner)
+            assert isinstance(again, RowsShape)
+            shape = again
+        return RowsLowering(name, inner, shape, self.target, self.checks).run(), values
+
+    def _shared(self, lowered: Lowered, stem: str) -> tuple[str, Lowered]:
+        """The kernel under its final name: the one that exists already if it says the same."""
+        text = print_kernel(replace(lowered.kernel, name=stem))
+        if text not in self.kernels:
+            name = f"{stem}_{hashlib.sha256(text.encode()).hexdigest()[:4]}"
+            while any(name == other for other, _ in self.kernels.values()):
+                name += "x"
+            self.kernels[text] = (name, replace(lowered, kernel=replace(lowered.kernel, name=name)))
+        return self.kernels[text]
+
+    def _check(self, node: Node) -> Check:
+        """What to say when the check of a gather or scatter fails; its indices by name where they are an argument."""
+        origin = origin_of(node)
+        scatter = node.op.name == "scatter_add_along_axis"
+        axis = node.attrs["axis"]
+        limit = node.types[0].shape[axis] if scatter else node.inputs[0].type.shape[axis]
+        indices = node.inputs[0] if scatter else node.inputs[1]
+        operands = self.operands_of[node]
+        while indices not in operands and indices.op.name == "reshape":
+            indices = indices.node.inputs[0]
+        outer = operands.get(indices)
+        name = self.names.get(outer) if outer is not None else None
+        return Check(node.op.name, origin.lines if origin else (), name, limit)
+

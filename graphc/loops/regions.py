@@ -1,0 +1,85 @@
+"""When each kernel runs, and which updates happen in place.
+
+Kernels go into the earliest region after their producers; updates of parameters go last, together, so that one region
+walks all parameters of an optimiser and a failed check stops the step before anything has changed. An update is in
+place where every other reader of the old value has run before, and its own kernel reads the old value only at the
+element that it writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.graph import Graph, Node, Value
+from graphc.ops.lowering import Contraction, Elementwise, Gather, ScatterAdd
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """order: kernel nodes as they run; regions: the same in groups; last_use: the region that reads a value last."""
+
+    order: tuple[Node, ...]
+    regions: tuple[tuple[Node, ...], ...]
+    region_of: dict[Node, int]
+    last_use: dict[Value, int]
+    in_place: dict[Value, Value]  # an updated value -> the parameter whose memory it takes
+
+
+def schedule(graph: Graph) -> Schedule:
+    """Regions and in-place updates of a graph of kernel nodes."""
+    kernels = [node for node in graph.order() if node.op.name == "kernel"]
+    targets = dict(zip(graph.outputs[len(graph.results) :], graph.updates, strict=True))
+    updating = {v.node for v in targets}
+    region_of: dict[Node, int] = {}
+    for node in kernels:
+        region_of[node] = max((region_of[v.node] + 1 for v in node.inputs if v.node in region_of), default=0)
+    read_later = {v.node for node in kernels for v in node.inputs}
+    final = [node for node in kernels if node in updating and node not in read_later]
+    last = max((region_of[node] for node in kernels), default=0)
+    for node in final:
+        region_of[node] = last
+    count = last + 1 if kernels else 0
+    regions = [tuple(node for node in kernels if region_of[node] == n) for n in range(count)]
+    order = tuple(node for region in regions for node in region)
+    last_use = {v: region_of[node] for node in order for v in node.inputs if v.node in region_of}
+    return Schedule(order, tuple(regions), region_of, last_use, _in_place(graph, order, region_of, targets))
+
+
+def _in_place(
+    graph: Graph, order: tuple[Node, ...], region_of: dict[Node, int], targets: dict[Value, Value]
+) -> dict[Value, Value]:
+    results = set(graph.results)
+    checked = max((region_of[node] for node in order if _has_checks(node)), default=-1)
+    readers: dict[Value, list[Node]] = {}
+    for node in order:
+        for value in dict.fromkeys(node.inputs):
+            readers.setdefault(value, []).append(node)
+    chosen: dict[Value, Value] = {}
+    for value, parameter in targets.items():
+        writer = value.node
+        if value in results or parameter in graph.outputs or region_of[writer] <= checked:
+            continue
+        others = [node for node in readers.get(parameter, []) if node is not writer]
+        if any(region_of[node] >= region_of[writer] for node in others):
+            continue
+        if parameter.type == value.type and _reads_same_element(writer, parameter):
+            chosen[value] = parameter
+    return chosen
+
+
+def _has_checks(node: Node) -> bool:
+    return any(isinstance(inner.op.lowering, (Gather, ScatterAdd)) for inner in node.attrs["graph"].order())
+
+
+def _reads_same_element(kernel: Node, parameter: Value) -> bool:
+    """Whether the kernel is elementwise as far as `parameter` goes: each element of it is read where it is written."""
+    inner: Graph = kernel.attrs["graph"]
+    nodes = inner.order()
+    if any(isinstance(node.op.lowering, Contraction) for node in nodes):
+        return parameter not in kernel.inputs  # tiles may repeat a row
+    operands = [p for p, v in zip(inner.inputs, kernel.inputs, strict=True) if v == parameter]
+    return all(
+        isinstance(node.op.lowering, Elementwise) and node.types[0].shape == parameter.type.shape
+        for node in nodes
+        if any(operand in node.inputs for operand in operands)
+    )

@@ -1,0 +1,88 @@
+"""The normal form of a rows kernel: at most two axes, with sizes that are arguments.
+
+A kernel that reads its operands only as whole full, row or scalar values does not care how many axes it has: its kept
+axes are one axis and its reduced axes another. `regroup` rebuilds the inner graph so, with size names of its own for sizes that
+no schedule needs to know. Long vectors come out of it (an elementwise kernel has one axis), and equal code for equal
+work: all parameters of an optimiser share one kernel, all bias gradients another.
+"""
+
+from __future__ import annotations
+
+from graphc.graph import Graph, Node, Value, make_node
+from graphc.ops.lowering import Elementwise, Reduction
+from graphc.passes.domain import FULL, ROW, SCALAR, VIEW, Rows, RowsShape, class_of_shape
+from graphc.types import Dim, Shape, Size, product
+
+SIZES = ("__s0", "__s1")  # no dimension of a user's has such a name
+
+
+def regroup(graph: Graph, shape: RowsShape) -> tuple[Graph, dict[str, Size]] | None:
+    """(the graph over one or two axes, the values of its size names), or None where an axis of its own matters."""
+    form = _new_shapes(shape)
+    return None if form is None else _Regrouping(shape, *form).run(graph)
+
+
+def _new_shapes(shape: RowsShape) -> tuple[dict[str, Shape], tuple[int, ...], dict[str, Size]] | None:
+    """The new shape of each class, the reduced axes, and the values of the size names."""
+    axes = [i for i, size in enumerate(shape.full) if size != 1]
+    reduced = [i for i in axes if i in shape.reduced]
+    kept = [i for i in axes if i not in shape.reduced]
+    inner, outer = product(shape.full[i] for i in reduced), product(shape.full[i] for i in kept)
+    s0, s1 = Dim.symbol(SIZES[0]), Dim.symbol(SIZES[1])
+    if not axes:
+        return None
+    if not reduced:
+        return {FULL: (s0,), ROW: (s0,), SCALAR: ()}, (), {SIZES[0]: outer}
+    if not kept or axes == kept + reduced:
+        width: Size = inner if isinstance(inner, int) else s1
+        values = {SIZES[0]: outer} if width == inner else {SIZES[0]: outer, SIZES[1]: inner}
+        return {FULL: (s0, width), ROW: (s0, 1), SCALAR: ()}, (1,), values
+    if axes == reduced + kept:
+        return {FULL: (s0, s1), ROW: (1, s1), SCALAR: ()}, (0,), {SIZES[0]: inner, SIZES[1]: outer}
+    return None
+
+
+class _Regrouping:
+    def __init__(
+        self, shape: RowsShape, shapes: dict[str, Shape], reduced: tuple[int, ...], values: dict[str, Size]
+    ) -> None:
+        self.shape, self.shapes, self.reduced, self.values = shape, shapes, reduced, values
+        self.rows = Rows(shape.full, shape.reduced)
+
+    def run(self, graph: Graph) -> tuple[Graph, dict[str, Size]] | None:
+        mapping: dict[Value, Value] = {}
+        for node in graph.order():
+            new = self._rebuilt(node, mapping)
+            if new is None:
+                return None
+            mapping[Value(node)] = new
+        inputs = tuple(mapping[v] for v in graph.inputs)
+        return Graph(inputs, tuple(mapping[v] for v in graph.outputs), (), graph.name), self.values
+
+    def _target(self, value: Value) -> Shape | None:
+        found = self.shape.classes[value]
+        kind = class_of_shape(value.type.shape, self.rows) if found == VIEW else found
+        return None if kind is None else self.shapes[kind]
+
+    def _rebuilt(self, node: Node, mapping: dict[Value, Value]) -> Value | None:
+        wanted = self._target(Value(node)) if len(node.types) == 1 else None
+        if wanted is None:
+            return None
+        inputs = [mapping[v] for v in node.inputs]
+        name, lowering = node.op.name, node.op.lowering
+        if name == "placeholder":
+            return Value(make_node(node.op, (), {**node.attrs, "type": node.types[0].with_shape(wanted)}))
+        if name == "constant":
+            data = node.attrs["data"]
+            return Value(make_node(node.op, (), {"data": type(data)(data.array.reshape(()))}))
+        if name == "dim_value" or isinstance(lowering, Elementwise):
+            return Value(make_node(node.op, inputs, node.attrs))
+        if isinstance(lowering, Reduction):
+            total = node in self.shape.totals
+            axes = tuple(range(inputs[0].type.rank)) if total else self.reduced
+            return Value(make_node(node.op, inputs, {**node.attrs, "axes": axes, "keepdims": not total}))
+        if name == "broadcast_to" and inputs[0].type.shape != wanted:
+            return Value(make_node(node.op, inputs, {"shape": wanted}))
+        if name in ("broadcast_to", "reshape") and inputs[0].type.shape == wanted:
+            return inputs[0]
+        return None

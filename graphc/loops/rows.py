@@ -1,0 +1,327 @@
+"""Row kernels: elementwise nodes and reductions over one group of axes, as few passes over memory as they need.
+
+The loops of a kernel over the full shape F with reduced axes R (see `graphc.passes.domain`):
+
+    for each kept index (a chunk of them):       lanes along the last axis if it is kept (elementwise, column sums)
+        for each stage of dependent reductions:  one loop over R for all reductions of the stage
+        row results are stored, total reductions accumulate
+        one more loop over R stores the full results
+    finish: totals are added over the chunks, in chunk order, and scalar results stored
+
+Lanes run along the last axis, whether it is kept (vector accumulators, no horizontal sums) or reduced (several
+accumulators, then a fixed tree). Short static rows are straight-line code, so that what a row computes once is never
+computed again. How many elements a chunk has follows from the sizes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graphc.errors import InternalError
+from graphc.graph import Graph, Node, Value
+from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
+from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
+from graphc.loops.evaluate import Checks, Evaluator, Index, Point
+from graphc.loops.folds import ArgFold, Fold, fold_for
+from graphc.loops.ir import BufferParam, LoopKernel
+from graphc.ops.lowering import ArgReduction, Reduction
+from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
+from graphc.target import Target
+from graphc.types import Dim, DType, Size, ceildiv, minimum, product, symbols
+
+GRAIN = 32 * 1024  # cost units (about simple vector instructions per lane) that make a chunk worth handing over
+UNROLL = 4  # vectors in flight: enough to hide the latency of an addition
+STRAIGHT = 4  # rows of at most this many vectors are straight-line code
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and what its task needs: the values of its sizes, and the temporary buffers behind its operands."""
+
+    kernel: LoopKernel
+    sizes: tuple[Size, ...]
+    partials: tuple[tuple[DType, Size], ...] = ()
+
+
+def lanes_for(graph: Graph, target: Target) -> int:
+    """The one lane count of a kernel: a register of the smallest dtype that arithmetic runs in (4 bytes, or 8)."""
+    sizes = [v.type.dtype.itemsize for node in graph.order() for v in node.outputs if v.type.rank]
+    return target.lanes(8 if sizes and all(size == 8 for size in sizes) else 4)
+
+
+class RowsLowering:
+    """One kernel being lowered; `run` gives it."""
+
+    def __init__(self, name: str, graph: Graph, shape: RowsShape, target: Target, checks: Checks) -> None:
+        self.name, self.graph, self.shape, self.target = name, graph, shape, target
+        self.h = Builder(lanes_for(graph, target))
+        self.axes = [i for i, size in enumerate(shape.full) if size != 1]
+        self.kept = [i for i in self.axes if i not in shape.reduced]
+        self.reduced = [i for i in self.axes if i in shape.reduced]
+        self.lane_axis = self.axes[-1] if self.axes else None
+        self.lane_kept = self.lane_axis in self.kept
+        self.outer = [i for i in self.kept if i != self.lane_axis]
+        self.extents: dict[str, Size] = {_symbol(i): size for i, size in enumerate(shape.full)}
+        self.buffers = {value: f"b{n}" for n, value in enumerate(graph.inputs)}
+        self.evaluator = Evaluator(self.h, graph, self.buffers, self.extents, checks)
+        self.checks = checks
+        self.totals = {node: f"b{len(graph.inputs) + len(graph.outputs) + n}" for n, node in enumerate(shape.totals)}
+        self.stages = self._stages()
+        self.cheap = not any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
+
+    # the parts of a kernel, outermost first
+
+    def run(self) -> Lowered:
+        chunks = self._loops()
+        finish = self._finish(chunks) if self._needs_finish() else ()
+        sizes = tuple(sorted({*self.h.sizes, *symbols(chunks)}))
+        outputs = [(v, f"b{len(self.graph.inputs) + n}") for n, v in enumerate(self.graph.outputs)]
+        params = [BufferParam(name, v.type.dtype, v.type.size) for v, name in self.buffers.items()]
+        params += [BufferParam(name, v.type.dtype, v.type.size, writable=True) for v, name in outputs]
+        partials = [(node.types[0].dtype, chunks) for node in self.totals]
+        params += [
+            BufferParam(name, dtype, size, writable=True)
+            for name, (dtype, size) in zip(self.totals.values(), partials, strict=True)
+        ]
+        body = tuple(self.h.levels[0].statements)
+        kernel = LoopKernel(self.name, tuple(params), sizes, body, chunks, finish)
+        return Lowered(kernel, tuple(Dim.symbol(name) for name in sizes), tuple(partials))
+
+    def _loops(self) -> Size:
+        """Emits the loops over the kept axes; gives the number of chunks."""
+        start: dict[str, Size] = {_symbol(i): 0 for i, size in enumerate(self.shape.full) if size == 1}
+        top = Point(start)
+        totals = self._open_totals()
+        chunk = Dim.symbol("chunk")
+        work = element_cost(self.graph) * product(self.shape.full[i] for i in self.reduced)
+        if self.outer:
+            rows = product(self.shape.full[i] for i in self.outer)
+            lane_work = self.shape.full[self.axes[-1]] if self.lane_kept else 1
+            share = ceildiv(GRAIN, work * lane_work) if isinstance(work * lane_work, int) else GRAIN // (work * lane_work) + 1
+            first, last = self._range(chunk, share, rows)
+            with self.h.loop("i", first, last) as row:
+                point = self._row_point(top, row, rows)
+                if self.lane_kept:
+                    self._lane_loop(0, self.shape.full[self.axes[-1]], self.unroll, point, lambda ps: self._row(ps, totals))
+                else:
+                    self._row([point], totals)
+            chunks = ceildiv(rows, share)
+        elif self.lane_kept:
+            extent, block = self.shape.full[self.axes[-1]], self.h.lane_count * self.unroll
+            share = ceildiv(GRAIN, work * block) * block if isinstance(work, int) else block
+            first, last = self._range(chunk, share, extent)
+            self._lane_loop(first, last, self.unroll, top, lambda ps: self._row(ps, totals))
+            chunks = ceildiv(extent, share)
+        else:
+            self._row([top], totals)
+            chunks = 1
+        for node, fold in totals.items():
+            self.h.store(self.totals[node], chunk, fold.result(self.h), None)
+        return chunks
+
+    @property
+    def unroll(self) -> int:
+        return UNROLL if self.cheap else 1
+
+    def _range(self, chunk: Size, share: Size, stop: Size) -> tuple[Size, Size]:
+        first = self._named("first", chunk * share)
+        return first, self._named("last", minimum(first + share, stop))
+
+    def _named(self, stem: str, size: Size) -> Size:
+        """A symbol for the value of `size`, so that what is built on it stays short."""
+        if isinstance(size, int):
+            return size
+        name = self.h.fresh(stem)
+        self.h.symbols[name] = self.h.index(size)
+        return Dim.symbol(name)
+
+    def _row_point(self, top: Point, row: Dim, rows: Size) -> Point:
+        """The kept indices of row number `row`, of all kept axes but the lanes' flattened into one loop."""
+        ranges = Ranges({**self.extents, str(row): rows})
+        axes, rest = dict(top.axes), row
+        for axis in reversed(self.outer[1:]):
+            axes[_symbol(axis)] = ranges.mod(rest, self.shape.full[axis])
+            rest = ranges.div(rest, self.shape.full[axis])  # type: ignore[assignment]
+        axes[_symbol(self.outer[0])] = rest
+        return Point(axes)
+
+    def _row(self, points: list[Point], totals: dict[Node, Fold]) -> None:
+        """Everything at one kept index (or at the few vectors of them in `points`)."""
+        straight = self._straight_points(points)
+        for stage in self.stages:
+            self._reduce(stage, points, straight)
+        here = [v for v in self.graph.outputs if self._class(v) == "row" or not self.reduced and self._class(v) == "full"]
+        if not self._needs_finish():
+            here += [v for v in self.graph.outputs if self._class(v) == "scalar"]
+        for node, fold in totals.items():
+            operand = node.inputs[0]
+            values = [self.evaluator.at(operand, self.index_of(operand), p) for p in points]
+            fold.add(self.h, values, [p.mask for p in points])
+        self._store_all([(v, p) for p in points for v in dict.fromkeys(here)])
+        full = [v for v in dict.fromkeys(self.graph.outputs) if self.reduced and self._class(v) == "full"]
+        if full and straight is not None:
+            self._store_all([(v, p) for p in straight for v in full])
+        elif full:
+            self._over_reduced(points, lambda inner: self._store_all([(v, p) for p in inner for v in full]))
+
+    def _store_all(self, wanted: Sequence[tuple[Value, Point]]) -> None:
+        """Evaluate everything, then store: an update in place reads all of its old values first."""
+        values = [(v, p, self.evaluator.at(v, self.index_of(v), p)) for v, p in wanted]
+        for value, point, result in values:
+            address = self.evaluator.placed(linear_address(self.index_of(value), value.type.shape), point)
+            for position, output in enumerate(self.graph.outputs):
+                if output == value:
+                    self.h.store(f"b{len(self.graph.inputs) + position}", address, result, point.mask)
+
+    # loops over lanes and over the reduced axes
+
+    def _lane_loop(
+        self, start: Size, stop: Size, unroll: int, point: Point, body: Callable[[list[Point]], None]
+    ) -> None:
+        """`body` over vectors of the lane axis from start to stop: whole ones `unroll` at a time, then masked ones."""
+        lanes, symbol = self.h.lane_count, _symbol(self.axes[-1])
+        block = lanes * unroll
+        masked_only = not self.cheap and self.target.masked_memory
+        whole = start if masked_only else self._named("whole", start + (stop - start) // block * block)
+        if whole != start:
+            with self.h.loop("j", start, whole, block) as j:
+                body([_child(point, symbol, j + (Dim.symbol(LANE) + n * lanes)) for n in range(unroll)])
+        if whole != stop:
+            with self.h.loop("j", whole, stop, lanes) as j:
+                left = self.h.index(stop - j)
+                mask = self.h.lt(self.h.symbols[LANE], left)
+                body([_child(point, symbol, j + Dim.symbol(LANE), mask)])
+
+    def _straight_points(self, points: list[Point]) -> list[Point] | None:
+        """The vectors of a short static row, as points of their own; None where the row needs a loop."""
+        if not self.reduced or self.lane_kept or len(self.reduced) > 1:
+            return None
+        extent, lanes = self.shape.full[self.axes[-1]], self.h.lane_count
+        if not isinstance(extent, int) or extent > STRAIGHT * lanes:
+            return None
+        symbol = _symbol(self.axes[-1])
+        made = []
+        for first in range(0, extent, lanes):
+            left = self.h.constant(extent - first, self.h.symbols[LANE].dtype)
+            mask = self.h.lt(self.h.symbols[LANE], left) if extent - first < lanes else None
+            made.append(_child(points[0], symbol, Dim.symbol(LANE) + first, mask))
+        return made
+
+    def _over_reduced(self, points: list[Point], body: Callable[[list[Point]], None]) -> None:
+        """Loops over the reduced axes around `body`; the last one moves by lanes if the lane axis is reduced."""
+
+        def nest(axes: list[int], points: list[Point]) -> None:
+            if not axes:
+                body(points)
+            elif len(axes) == 1 and not self.lane_kept:
+                self._lane_loop(0, self.shape.full[axes[0]], self.unroll, points[0], body)
+            else:
+                with self.h.loop("r", 0, self.shape.full[axes[0]]) as r:
+                    nest(axes[1:], [_child(p, _symbol(axes[0]), r, p.mask) for p in points])
+
+        nest(self.reduced, points)
+
+    # reductions
+
+    def _stages(self) -> list[list[Node]]:
+        """The row reductions by how many reductions they depend on."""
+        level: dict[Node, int] = {}
+        stages: list[list[Node]] = []
+        for node in self.graph.order():
+            level[node] = max((level[v.node] for v in node.inputs), default=0)
+            if isinstance(node.op.lowering, (Reduction, ArgReduction)) and node not in self.shape.totals:
+                if level[node] == len(stages):
+                    stages.append([])
+                stages[level[node]].append(node)
+                level[node] += 1
+        return stages
+
+    def _reduce(self, nodes: list[Node], points: list[Point], straight: list[Point] | None) -> None:
+        """All reductions of a stage in one nest of loops; binds their results to the points."""
+        groups = [[p] for p in points] if self.lane_kept or not self.reduced else [points]
+        ways = 1 if self.lane_kept or straight is not None else self.unroll
+        vector = bool(self.reduced) or self.lane_kept
+        width = self.h.lane_count if vector else 1
+        folds = {(n, g): fold_for(self.h, node, width, ways) for n, node in enumerate(nodes) for g in range(len(groups))}
+
+        def step(inner: list[Point]) -> None:
+            for (n, g), fold in folds.items():
+                at = inner if len(groups) == 1 else [inner[g]]
+                operand = nodes[n].inputs[0]
+                values = [self.evaluator.at(operand, self.index_of(operand), p) for p in at]
+                if isinstance(fold, ArgFold):
+                    symbol = _symbol(nodes[n].attrs["axis"])
+                    fold.add_at(self.h, values, [self.h.index(p.axes[symbol]) for p in at], [p.mask for p in at])
+                else:
+                    fold.add(self.h, values, [None if self.lane_kept else p.mask for p in at])
+
+        if straight is not None:
+            step(straight)
+        else:
+            self._over_reduced(points, step)
+        for (n, g), fold in folds.items():
+            for p in groups[g]:
+                result = fold.lanes(self.h) if self.lane_kept else fold.result(self.h)
+                p.bound[Value(nodes[n], 0)] = result
+
+    def _open_totals(self) -> dict[Node, Fold]:
+        width = self.h.lane_count if self.lane_kept else 1
+        ways = self.unroll if self.lane_kept else 1
+        return {node: fold_for(self.h, node, width, ways) for node in self.totals}
+
+    def _needs_finish(self) -> bool:
+        """Scalar results are stored once, by the finish, unless the kernel has nothing but scalars."""
+        scalars = any(self._class(v) == "scalar" for v in self.graph.outputs)
+        return scalars and bool(self.axes or self.totals)
+
+    def _finish(self, chunks: Size) -> tuple[object, ...]:
+        """Totals over the chunks in chunk order, then the scalar results."""
+        body, self.h.levels = self.h.levels, [type(self.h.levels[0])()]
+        bound: dict[Value, Scalar] = {}
+        for node, buffer in self.totals.items():
+            fold = fold_for(self.h, node, 1, 1)
+            with self.h.loop("c", 0, chunks) as c:
+                fold.add(self.h, [self.h.load(buffer, node.types[0].dtype, c, None)], [None])
+            bound[Value(node, 0)] = fold.result(self.h)
+        point = Point({}, None, bound)
+        self._store_all([(v, point) for v in dict.fromkeys(self.graph.outputs) if self._class(v) == "scalar"])
+        statements, self.h.levels = self.h.levels[0].statements, body
+        return tuple(statements)
+
+    # classes and indices
+
+    def _class(self, value: Value) -> str:
+        """full, row or scalar; a view counts as what its shape is read as."""
+        found = self.shape.classes[value]
+        if found != VIEW:
+            return found
+        read = class_of_shape(value.type.shape, Rows(self.shape.full, self.shape.reduced))
+        if read is None:
+            raise InternalError(f"a view of shape {value.type} in a kernel over {self.shape.full}")
+        return read
+
+    def index_of(self, value: Value) -> Index:
+        """The index of a value in terms of the axis symbols, by its class."""
+        shape, full = value.type.shape, self.shape.full
+        kind = self._class(value)
+        if kind == "scalar":
+            return (0,) * len(shape)
+        if kind == "full" and len(shape) == len(full):
+            return tuple(Dim.symbol(_symbol(i)) if full[i] != 1 else 0 for i in range(len(full)))
+        kept = [i for i in range(len(full)) if i not in self.shape.reduced]
+        if kind == "row" and len(shape) == len(full):
+            return tuple(Dim.symbol(_symbol(i)) if i in self.kept else 0 for i in range(len(full)))
+        axes = [i for i in (kept if kind == "row" else range(len(full))) if full[i] != 1]
+        if [s for s in shape if s != 1] != [full[i] for i in axes]:
+            raise InternalError(f"{kind} value of type {value.type} in a kernel over {full} reduced over {self.shape.reduced}")
+        left = iter(axes)
+        return tuple(0 if size == 1 else Dim.symbol(_symbol(next(left))) for size in shape)
+
+
+def _symbol(axis: int) -> str:
+    return f"f{axis}"
+
+
+def _child(point: Point, symbol: str, place: Size, mask: Scalar | None = None) -> Point:
+    return Point({**point.axes, symbol: place}, mask, {}, point)
