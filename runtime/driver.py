@@ -13,12 +13,16 @@ below, and nothing else knows them. Enter at `driver()`. The code holds no addre
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from graphc.runtime.pool import ThreadPool, pool, pool_ir, supported
+from graphc.runtime.cache import cached_object
+from graphc.runtime.entry import ENTRY_IR
+from graphc.runtime.host import host_target
+from graphc.runtime.jit import Library
+from graphc.runtime.pool import ThreadPool, make_pool, pool_ir, supported
 
 # The context; words 0 to 3 belong to the kernel ABI (docs/design/core.md), the others to the driver.
 ERROR, STOP, SCRATCH, SCRATCH_BYTES, POOL, THREADS, REGIONS, REGION_COUNT, BIND = range(9)
@@ -255,3 +259,40 @@ def driver_ir(threads: bool) -> str:
     for name, word in words.items():
         text = text.replace("{%s}" % name, str(word))
     return text + (pool_ir() if threads else _NO_POOL)
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The loaded native code: `run(context address)`, the address of the entry's `graphc_bind`, and the pool."""
+
+    run: Callable[[int], int]
+    bind: int
+    pool: ThreadPool
+    library: Any  # keeps the code in memory
+
+
+_driver: Driver | None = None
+_driver_lock = threading.Lock()
+
+
+def driver() -> Driver:
+    """The process's driver, compiled (or read from the cache) at the first call and kept for ever."""
+    global _driver
+    if _driver is None:
+        with _driver_lock:
+            if _driver is None:
+                _driver = _load()
+    return _driver
+
+
+def _load() -> Driver:
+    target = host_target()
+    threads = supported()
+    library = Library()
+    text = driver_ir(threads) + ENTRY_IR
+    symbols = ["graphc_run", "graphc_bind"] + ["graphc_worker", "graphc_stop"] * threads
+    found = library.load([cached_object(text, target)], symbols)
+    run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(found["graphc_run"])
+    # At exit modules are emptied in no particular order; the code of a running thread must outlive them all.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
+    return Driver(run, found["graphc_bind"], make_pool(found.get("graphc_worker", 0), found.get("graphc_stop", 0)), library)

@@ -7,8 +7,8 @@ job, then sleep on a futex over the generation; whoever publishes a job wakes th
 thread that finds the pool busy runs its job alone. Worker threads are plain pthreads that never touch Python, so
 neither the GIL nor the interpreter's exit concerns them; a forked child starts its own.
 
-Enter at `pool()` (the process's one pool) and `pool_ir()`. Linux only: elsewhere `pool().address` is 0, which the
-driver reads as one thread. To port it, give `SYSTEM_CALLS` and the two waiting functions of another system.
+Enter at `make_pool` (the driver makes the one pool of the process) and `pool_ir`. Linux only: elsewhere the pool's
+`address` is 0, which the driver reads as one thread. To port it, give `SYSTEM_CALLS` and the two waiting functions of another system.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable
 
 import numpy as np
 
@@ -219,13 +218,15 @@ end:
 
 
 class ThreadPool:
-    """Worker threads over the native code. There is one, `pool()`; its workers are started on demand and kept."""
+    """Worker threads over the native code. The driver makes one; its workers are started on demand and kept."""
 
-    def __init__(self, worker: int, stop: int, keep: object) -> None:
-        """`worker` and `stop` are the addresses of `graphc_worker` and `graphc_stop`, `keep` the code behind them."""
+    def __init__(self, worker: int, stop: int) -> None:
+        """`worker` and `stop` are the addresses of `graphc_worker` and `graphc_stop`, 0 where threads are unsupported.
+
+        The code behind them must never be unloaded.
+        """
         self._worker = worker
         self._stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(stop) if stop else None
-        self._keep = keep
         self._lock = threading.Lock()
         self._threads: list[tuple[ctypes.c_ulong, np.ndarray]] = []
         self._state = aligned_bytes(POOL_BYTES)
@@ -285,19 +286,10 @@ class ThreadPool:
         self._state[:] = 0
 
 
-_pool: ThreadPool | None = None
-_pool_lock = threading.Lock()
-
-
-def pool(load: Callable[[], tuple[int, int, object]]) -> ThreadPool:
-    """The process's pool; the first call makes it from `load()`: the worker's and the stop's address, and what keeps them."""
-    global _pool
-    if _pool is None:
-        with _pool_lock:
-            if _pool is None:
-                made = ThreadPool(*load())
-                if made.address:
-                    os.register_at_fork(after_in_child=made.after_fork)
-                    atexit.register(made.shut_down)
-                _pool = made
-    return _pool
+def make_pool(worker: int, stop: int) -> ThreadPool:
+    """The pool over loaded code (addresses; 0 where there is none), minded at fork and at exit."""
+    made = ThreadPool(worker, stop)
+    if made.address:
+        os.register_at_fork(after_in_child=made.after_fork)
+        atexit.register(made.shut_down)
+    return made

@@ -1,0 +1,205 @@
+"""The fast way into a call: one native function that checks arrays and notes their addresses.
+
+`graphc_bind(self, args, nargs)` is a builtin of the METH_FASTCALL kind, written in LLVM IR. Its `self` is an int64
+array with the expectations of one `SizedPlan`; for each argument it compares type, descr, flags, rank and sizes and
+writes the data pointer into the bind table. Anything unexpected gives False, and the caller takes the path that
+converts or explains. NumPy's field offsets are verified once a process on a known array; where they differ, or on
+a build of Python without the GIL, `binder()` gives None and every call takes the slow path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from graphc.runtime.buffers import address_of
+
+# Byte offsets of PyArrayObject's fields behind an object header of 16 bytes.
+_TYPE, _DATA, _RANK, _DIMS, _DESCR, _FLAGS = 8, 16, 24, 32, 56, 64
+_CONTIGUOUS_ALIGNED = 0x0001 | 0x0100
+_HEAD_WORDS, _ARGUMENT_WORDS = 8, 4
+
+ENTRY_IR = """
+; Words of the table: number of arguments, type of arrays, bind table, True, False, Py_IncRef, forbidden ranges, their
+; number; then for each argument: descr, rank, sizes, bytes. An argument that touches a forbidden range is refused.
+define ptr @graphc_bind(ptr %self, ptr %args, i64 %given) {
+entry:
+  %table_at = getelementptr i8, ptr %self, i64 16
+  %table = load ptr, ptr %table_at
+  %count = load i64, ptr %table
+  %type_at = getelementptr i64, ptr %table, i64 1
+  %bind_at = getelementptr i64, ptr %table, i64 2
+  %true_at = getelementptr i64, ptr %table, i64 3
+  %false_at = getelementptr i64, ptr %table, i64 4
+  %incref_at = getelementptr i64, ptr %table, i64 5
+  %ranges_at = getelementptr i64, ptr %table, i64 6
+  %range_count_at = getelementptr i64, ptr %table, i64 7
+  %array_type = load ptr, ptr %type_at
+  %bind = load ptr, ptr %bind_at
+  %true = load ptr, ptr %true_at
+  %false = load ptr, ptr %false_at
+  %incref = load ptr, ptr %incref_at
+  %ranges = load ptr, ptr %ranges_at
+  %range_count = load i64, ptr %range_count_at
+  %complete = icmp eq i64 %count, %given
+  br i1 %complete, label %look, label %leave
+look:
+  %i = phi i64 [ 0, %entry ], [ %next, %accept ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %check, label %leave
+check:
+  %word = mul i64 %i, 4
+  %start = add i64 %word, 8
+  %record = getelementptr i64, ptr %table, i64 %start
+  %rank_want_at = getelementptr i64, ptr %record, i64 1
+  %sizes_at = getelementptr i64, ptr %record, i64 2
+  %bytes_at = getelementptr i64, ptr %record, i64 3
+  %arg_at = getelementptr ptr, ptr %args, i64 %i
+  %arg = load ptr, ptr %arg_at
+  %arg_type_at = getelementptr i8, ptr %arg, i64 8
+  %arg_type = load ptr, ptr %arg_type_at
+  %is_array = icmp eq ptr %arg_type, %array_type
+  br i1 %is_array, label %fields, label %leave
+fields:
+  %descr_at = getelementptr i8, ptr %arg, i64 56
+  %rank_at = getelementptr i8, ptr %arg, i64 24
+  %flags_at = getelementptr i8, ptr %arg, i64 64
+  %dims_at = getelementptr i8, ptr %arg, i64 32
+  %data_at = getelementptr i8, ptr %arg, i64 16
+  %descr = load ptr, ptr %descr_at
+  %rank = load i32, ptr %rank_at
+  %flags = load i32, ptr %flags_at
+  %dims = load ptr, ptr %dims_at
+  %data = load i64, ptr %data_at
+  %descr_want = load ptr, ptr %record
+  %rank_want = load i64, ptr %rank_want_at
+  %sizes = load ptr, ptr %sizes_at
+  %bytes = load i64, ptr %bytes_at
+  %rank_wide = zext i32 %rank to i64
+  %flags_masked = and i32 %flags, 257
+  %same_descr = icmp eq ptr %descr, %descr_want
+  %same_rank = icmp eq i64 %rank_wide, %rank_want
+  %plain = icmp eq i32 %flags_masked, 257
+  %ok_a = and i1 %same_descr, %same_rank
+  %ok_b = and i1 %ok_a, %plain
+  br i1 %ok_b, label %sizes_look, label %leave
+sizes_look:
+  %axis = phi i64 [ 0, %fields ], [ %axis_next, %sizes_check ]
+  %axes_left = icmp slt i64 %axis, %rank_want
+  br i1 %axes_left, label %sizes_check, label %ranges_start
+sizes_check:
+  %size_at = getelementptr i64, ptr %dims, i64 %axis
+  %size_want_at = getelementptr i64, ptr %sizes, i64 %axis
+  %size = load i64, ptr %size_at
+  %size_want = load i64, ptr %size_want_at
+  %same_size = icmp eq i64 %size, %size_want
+  %axis_next = add i64 %axis, 1
+  br i1 %same_size, label %sizes_look, label %leave
+ranges_start:
+  %end = add i64 %data, %bytes
+  br label %ranges_look
+ranges_look:
+  %r = phi i64 [ 0, %ranges_start ], [ %r_next, %ranges_check ]
+  %ranges_left = icmp slt i64 %r, %range_count
+  br i1 %ranges_left, label %ranges_check, label %accept
+ranges_check:
+  %r_word = mul i64 %r, 2
+  %low_at = getelementptr i64, ptr %ranges, i64 %r_word
+  %high_at = getelementptr i64, ptr %low_at, i64 1
+  %low = load i64, ptr %low_at
+  %high = load i64, ptr %high_at
+  %above = icmp ult i64 %data, %high
+  %below = icmp ugt i64 %end, %low
+  %touches = and i1 %above, %below
+  %r_next = add i64 %r, 1
+  br i1 %touches, label %leave, label %ranges_look
+accept:
+  %slot = getelementptr i64, ptr %bind, i64 %i
+  store i64 %data, ptr %slot
+  %next = add i64 %i, 1
+  br label %look
+leave:
+  %answer = phi ptr [ %false, %entry ], [ %true, %look ], [ %false, %check ], [ %false, %fields ],
+                    [ %false, %sizes_check ], [ %false, %ranges_check ]
+  call void %incref(ptr %answer)
+  ret ptr %answer
+}
+"""
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_METH_FASTCALL = 0x0080
+_definitions: dict[int, _MethodDef] = {}  # a builtin points at its definition for ever
+
+
+@lru_cache(maxsize=1)
+def offsets_hold() -> bool:
+    """Whether NumPy's arrays look in memory as `graphc_bind` reads them."""
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return False
+    if object.__basicsize__ != 16 or ctypes.sizeof(ctypes.c_void_p) != 8 or np.ndarray.__basicsize__ < 72:
+        return False
+    known = np.zeros((3, 5, 2), np.float32)
+    strided = known[:, ::2]
+    for array, flags in ((known, _CONTIGUOUS_ALIGNED), (strided, 0x0100)):
+        here = id(array)
+        word = [ctypes.c_int64.from_address(here + offset).value for offset in (_TYPE, _DATA, _DIMS, _DESCR)]
+        rank, bits = (ctypes.c_int32.from_address(here + offset).value for offset in (_RANK, _FLAGS))
+        if (word[0], word[1], word[3]) != (id(np.ndarray), address_of(array), id(array.dtype)):
+            return False
+        if rank != 3 or bits & _CONTIGUOUS_ALIGNED != flags:
+            return False
+        if tuple((ctypes.c_int64 * 3).from_address(word[2])) != array.shape:
+            return False
+    return True
+
+
+def binder(
+    function: int,
+    bind: int,
+    arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any], int]],
+    forbidden: Sequence[tuple[int, int]],
+) -> Callable[..., bool] | None:
+    """The builtin `f(*arrays) -> bool` for one plan, or None where it cannot be used.
+
+    `function` is the address of `graphc_bind`, `bind` that of the bind table whose first slots get the addresses,
+    `arrays` the expected (shape, dtype, bytes), `forbidden` address ranges that no argument may touch.
+    """
+    if not offsets_hold():
+        return None
+    sizes = sum(len(shape) for shape, _, _ in arrays)
+    words = _HEAD_WORDS + _ARGUMENT_WORDS * len(arrays)
+    table = np.zeros(words + sizes + 2 * len(forbidden), np.int64)
+    base = address_of(table)
+    incref = ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value
+    ranges = words + sizes
+    table[:_HEAD_WORDS] = [
+        len(arrays), id(np.ndarray), bind, id(True), id(False), incref, base + 8 * ranges, len(forbidden)
+    ]  # fmt: skip
+    at = words
+    for i, (shape, dtype, nbytes) in enumerate(arrays):
+        start = _HEAD_WORDS + _ARGUMENT_WORDS * i
+        table[start : start + _ARGUMENT_WORDS] = [id(dtype), len(shape), base + 8 * at, nbytes]
+        table[at : at + len(shape)] = shape
+        at += len(shape)
+    table[ranges:] = [bound for pair in forbidden for bound in pair]
+    if function not in _definitions:
+        _definitions[function] = _MethodDef(b"bind", function, _METH_FASTCALL, b"Note the addresses of arrays.")
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    made: Callable[..., bool] = new(ctypes.addressof(_definitions[function]), table, None)
+    return made

@@ -1,0 +1,276 @@
+"""A compiled function as the runtime sees it: checks a call, binds addresses, makes one native call.
+
+A call takes one of two ways. If its arguments are arrays of the very dtypes and sizes of the call before, the native
+entry (`graphc.runtime.entry`) notes their addresses. Anything else goes through `graphc.runtime.arguments`, which
+converts or explains, and through the plan for its sizes (`graphc.runtime.plan`), made once and kept. A call holds the
+function's lock over its arena and the locks of its parameters, taken in one global order; who waits does so without
+the GIL, and so does the native call. Enter at `Executable`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc import settings
+from graphc.errors import ArgumentError, DTypeError, IndexRangeError, InternalError, ShapeError, SourceLine
+from graphc.loops.program import Program
+from graphc.observe import log
+from graphc.runtime import driver as native
+from graphc.runtime.arguments import Arguments
+from graphc.runtime.buffers import RESULTS, address_of, align_up, aligned_bytes
+from graphc.runtime.entry import binder
+from graphc.runtime.plan import Layout, LoadedKernel, SizedPlan, concrete
+from graphc.state import ParameterState
+from graphc.types import evaluate
+
+PLANS = 64  # tuples of sizes whose tables are kept
+_INDEX_BITS = 40
+_cores = settings.usable_cores()
+_empty = RESULTS.empty
+
+
+class Executable:
+    """`program` bound to loaded kernels and to its parameters' memory. Call it with arrays; it gives a list of results.
+
+    kernels: by the names in the tasks. parameters: by buffer name. lines: of placeholders, for errors. threads: how
+    many threads a call uses, None for the setting at the time of the call. `keep` is held as long as the executable
+    (the library behind the kernels' addresses). `native_calls` counts calls into native code.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        kernels: Mapping[str, LoadedKernel],
+        parameters: Mapping[str, ParameterState],
+        *,
+        lines: Mapping[str, tuple[SourceLine, ...]] | None = None,
+        threads: int | None = None,
+        keep: object = None,
+    ) -> None:
+        self.program, self.threads, self.native_calls = program, threads, 0
+        self._keep = keep
+        self._kernels = dict(kernels)
+        self._states = [parameters[name] for name in program.parameters]
+        self._constants = {name: np.ascontiguousarray(array) for name, array in program.constants.items()}
+        self._lines = dict(lines or {})
+        self._layout = Layout(program)
+        types = [program.buffers[name].type for name in program.inputs]
+        self._arguments = Arguments(program.name, program.inputs, types, program.dims, self._lines)
+        self._fixed, self._forbidden = self._addresses()
+        self._driver = native.driver()
+        self._plans: OrderedDict[tuple[int, ...], _BoundPlan] = OrderedDict()
+        self._last: _BoundPlan | None = None
+        self._arena, self._scratch = aligned_bytes(64), aligned_bytes(64)
+        self._arena_address, self._scratch_address = address_of(self._arena), address_of(self._scratch)
+        self._scratch_bytes = align_up(max((k.scratch for k in kernels.values()), default=0))
+        self._lock = threading.Lock()
+        self._locks = _ordered_locks(self._states)
+        _living.add(self)
+
+    def _addresses(self) -> tuple[dict[int, int], list[tuple[int, int]]]:
+        """The addresses that never change, by slot, and the memory that a step writes besides its own."""
+        fixed: dict[int, int] = {}
+        forbidden: list[tuple[int, int]] = []
+        for name, state in zip(self.program.parameters, self._states, strict=True):
+            kind, array = self.program.buffers[name].type, state.array
+            if array.shape != kind.shape or array.dtype != kind.dtype.numpy or not array.flags.c_contiguous:
+                raise InternalError(f"parameter {name} is {array.dtype}{array.shape} in memory, {kind} in the program")
+            slot, address = self._layout.slots[name], address_of(array)
+            fixed[slot] = address
+            if slot in self._layout.written:
+                forbidden.append((address, address + array.nbytes))
+        for name, array in self._constants.items():
+            fixed[self._layout.slots[name]] = address_of(array)
+        return fixed, forbidden
+
+    def __call__(self, *args: Any, out: Any = None, **named: Any) -> list[np.ndarray]:
+        """Run one step; the results in the order of `program.outputs`, as new arrays or in `out`.
+
+        `out`: an array (for one result) or a sequence of arrays and None. Raises ArgumentError, DTypeError,
+        ShapeError for arguments that do not fit and IndexRangeError for an index out of range; after an error no
+        parameter has changed.
+        """
+        with self._lock:
+            taken = 0
+            try:
+                for lock in self._locks:
+                    lock.acquire()
+                    taken += 1
+                plan = self._last
+                if plan is not None and out is None and not named and plan.bind is not None:
+                    results = [_empty(shape, dtype, nbytes) for shape, dtype, nbytes in plan.tables.results]
+                    if plan.bind(*args, *results):
+                        self._run(plan, args)
+                        return results
+                return self._call_slowly(args, named, out)
+            finally:
+                for lock in self._locks[:taken]:
+                    lock.release()
+
+    def _call_slowly(self, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> list[np.ndarray]:
+        arrays, sizes = self._arguments.bind(args, named)
+        arrays = [self._apart(array) for array in arrays]
+        plan = self._plan(sizes)
+        given = self._outputs(plan, out)
+        results: list[np.ndarray] = []
+        for array, (shape, dtype, nbytes) in zip(given, plan.tables.results, strict=True):
+            usable = array is not None and self._usable(array, [*arrays, *results])
+            results.append(array if usable and array is not None else _empty(shape, dtype, nbytes))
+        bound = plan.tables.bind
+        for slot, array in enumerate([*arrays, *results]):
+            bound[slot] = address_of(array)
+        self._run(plan, arrays)
+        for position, array in enumerate(given):
+            if array is not None and array is not results[position]:
+                np.copyto(array, results[position])
+                results[position] = array
+        return results
+
+    def _apart(self, array: np.ndarray) -> np.ndarray:
+        """The array, or a copy if the step writes the memory that it shows (it is a view of a parameter)."""
+        start = address_of(array)
+        end = start + array.nbytes
+        return array.copy() if any(start < high and end > low for low, high in self._forbidden) else array
+
+    def _usable(self, out: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+        """Whether a result can be computed right in `out`: it overlaps nothing that the step reads or writes."""
+        others = [*others, *(state.array for state in self._states)]
+        apart = not any(np.may_share_memory(out, other) for other in others)
+        return apart and out.flags.c_contiguous and out.flags.aligned
+
+    def _outputs(self, plan: _BoundPlan, out: Any) -> list[np.ndarray | None]:
+        """`out` as one array or None for each result, checked."""
+        count = len(self.program.outputs)
+        if out is None:
+            return [None] * count
+        given = [out] if isinstance(out, np.ndarray) else list(out)
+        if len(given) != count:
+            raise ArgumentError(f"{self.program.name}: out holds {len(given)} arrays for {count} results")
+        for position, (array, (shape, dtype, _)) in enumerate(zip(given, plan.tables.results, strict=True)):
+            if array is None:
+                continue
+            if not isinstance(array, np.ndarray) or not array.flags.writeable:
+                raise ArgumentError(f"{self.program.name}: out[{position}] is not an array that can be written")
+            if array.dtype != dtype:
+                hint = f"make it with np.empty({shape}, np.{dtype.name})"
+                raise DTypeError(f"{self.program.name}: out[{position}] is {array.dtype}, the result {dtype}", (), hint)
+            if array.shape != shape:
+                raise ShapeError(f"{self.program.name}: out[{position}] is {array.shape}, the result {shape}")
+        return given
+
+    def _plan(self, sizes: tuple[int, ...]) -> _BoundPlan:
+        """The tables for these sizes, kept; made for a new tuple."""
+        plan = self._plans.get(sizes)
+        if plan is None:
+            log("runtime", lambda: f"{self.program.name}: new sizes {dict(zip(self.program.dims, sizes, strict=True))}")
+            named = dict(zip(self.program.dims, sizes, strict=True))
+            tables = SizedPlan(self._layout, self._kernels, self._fixed, named)
+            plan = _BoundPlan(tables, self.program, self._driver.bind, self._forbidden)
+            self._plans[sizes] = plan
+            while len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(sizes)
+        if plan.tables.arena_bytes > self._arena.nbytes:
+            self._arena = aligned_bytes(plan.tables.arena_bytes)
+            self._arena_address = address_of(self._arena)
+        self._last = plan
+        return plan
+
+    def _run(self, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> None:
+        """The native call, with the addresses of inputs and results in the bind table."""
+        plan.tables.place(self._arena_address)
+        wanted = self.threads or settings.current().num_threads or _cores
+        if wanted != plan.threads or plan.scratch != self._scratch_address or plan.workers > self._driver.pool.workers:
+            self._share(plan, wanted)
+        self.native_calls += 1
+        if self._driver.run(plan.context):
+            self._fail(plan, arrays)
+
+    def _share(self, plan: _BoundPlan, threads: int) -> None:
+        """Set the number of threads of the plan's next calls."""
+        pool = self._driver.pool
+        sharing = pool.ensure(threads)
+        needed = self._scratch_bytes * sharing
+        if needed > self._scratch.nbytes:
+            self._scratch = aligned_bytes(needed)
+            self._scratch_address = address_of(self._scratch)
+        plan.tables.share(pool.address, sharing, self._scratch_address, self._scratch_bytes)
+        plan.threads, plan.workers, plan.scratch = threads, sharing - 1, self._scratch_address
+
+    def _fail(self, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> None:
+        """Raise the error that the error word tells."""
+        word = int(plan.tables.words[native.ERROR])
+        if word == native.NO_ERROR:
+            raise InternalError(f"{self.program.name}: the step was stopped")
+        number, index = word >> _INDEX_BITS, word & ((1 << _INDEX_BITS) - 1)
+        if number >= len(self.program.checks):
+            raise InternalError(f"{self.program.name}: check {number} failed, but there is no such check")
+        check = self.program.checks[number]
+        limit = evaluate(check.limit, plan.tables.sizes)
+        message = f"{check.op}: an index is out of range for an axis of size {limit}"
+        if check.indices is not None:
+            values = self._contents(check.indices, plan, arrays)
+            if index < values.size:
+                place = ", ".join(map(str, np.unravel_index(index, values.shape)))
+                subject = f"{check.indices}[{place}]" if place else check.indices
+                message = f"{check.op}: index {values.flat[index]} at {subject} is out of range for an axis of size {limit}"
+        raise IndexRangeError(message, check.lines, f"valid indices are 0 to {limit - 1}" if limit else None)
+
+    def _contents(self, name: str, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """What a buffer held when the step failed."""
+        if name in self.program.inputs:
+            return arrays[self.program.inputs.index(name)]
+        kind = self.program.buffers[name].type
+        shape, nbytes = concrete(kind, plan.tables.sizes)
+        if not nbytes:
+            return np.empty(shape, kind.dtype.numpy)
+        memory = (ctypes.c_char * nbytes).from_address(int(plan.tables.bind[self._layout.slots[name]]))
+        return np.frombuffer(memory, kind.dtype.numpy).reshape(shape).copy()
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread that held a lock at the fork does not exist here."""
+        self._lock = threading.Lock()
+        for state in self._states:
+            state.lock = threading.RLock()
+        self._locks = _ordered_locks(self._states)
+
+
+class _BoundPlan:
+    """The tables of one tuple of sizes, their native entry, and what the context was last set to."""
+
+    __slots__ = ("bind", "context", "scratch", "tables", "threads", "workers")
+
+    def __init__(self, tables: SizedPlan, program: Program, function: int, forbidden: Sequence[tuple[int, int]]) -> None:
+        self.tables, self.context = tables, tables.context
+        inputs = [
+            (shape, program.buffers[name].type.dtype.numpy, nbytes)
+            for name, (shape, nbytes) in zip(program.inputs, tables.inputs, strict=True)
+        ]
+        self.bind = binder(function, tables.bind_address, inputs + tables.results, forbidden)
+        self.threads = self.workers = self.scratch = -1
+
+
+def _ordered_locks(states: Sequence[ParameterState]) -> list[threading.RLock]:
+    """The locks of parameters in the one order in which every function takes them."""
+    return [state.lock for state in sorted({id(state): state for state in states}.values(), key=id)]
+
+
+_living: weakref.WeakSet[Executable] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for executable in list(_living):
+        executable.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
