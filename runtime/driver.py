@@ -263,10 +263,10 @@ def driver_ir(threads: bool) -> str:
 
 @dataclass(frozen=True)
 class Driver:
-    """The loaded native code: `run(context address)`, the address of the entry's `graphc_bind`, and the pool."""
+    """The loaded native code: `run(context address)`, the address of `graphc_enter`, and the pool."""
 
     run: Callable[[int], int]
-    bind: int
+    enter: int
     pool: ThreadPool
     library: Any  # keeps the code in memory
 
@@ -290,9 +290,9 @@ def _load() -> Driver:
     threads = supported()
     library = Library()
     text = driver_ir(threads) + ENTRY_IR
-    symbols = ["graphc_run", "graphc_bind"] + ["graphc_worker", "graphc_stop"] * threads
+    symbols = ["graphc_run", "graphc_enter"] + ["graphc_worker", "graphc_stop"] * threads
     found = library.load([cached_object(text, target)], symbols)
     run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(found["graphc_run"])
     # At exit modules are emptied in no particular order; the code of a running thread must outlive them all.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
-    return Driver(run, found["graphc_bind"], make_pool(found.get("graphc_worker", 0), found.get("graphc_stop", 0)), library)
+    return Driver(run, found["graphc_enter"], make_pool(found.get("graphc_worker", 0), found.get("graphc_stop", 0)), library)

@@ -1,10 +1,11 @@
-"""The fast way into a call: one native function that checks arrays and notes their addresses.
+"""The fast way into a call: one native function that checks arrays, notes their addresses and runs the step.
 
-`graphc_bind(self, args, nargs)` is a builtin of the METH_FASTCALL kind, written in LLVM IR. Its `self` is an int64
+`graphc_enter(self, args, nargs)` is a builtin of the METH_FASTCALL kind, written in LLVM IR. Its `self` is an int64
 array with the expectations of one `SizedPlan`; for each argument it compares type, descr, flags, rank and sizes and
-writes the data pointer into the bind table. Anything unexpected gives False, and the caller takes the path that
-converts or explains. NumPy's field offsets are verified once a process on a known array; where they differ, or on
-a build of Python without the GIL, `binder()` gives None and every call takes the slow path.
+writes the data pointer into the bind table; then it runs the step without the GIL (the caller holds the references).
+It returns True, or None where the step failed; anything unexpected gives False before anything ran, and the caller
+takes the path that converts or explains. NumPy's field offsets are verified once a process on a known array; where
+they differ, or on a build of Python without the GIL, `entry()` gives None and every call takes the slow path.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from graphc.runtime.buffers import address_of
 # Byte offsets of PyArrayObject's fields behind an object header of 16 bytes.
 _TYPE, _DATA, _RANK, _DIMS, _DESCR, _FLAGS = 8, 16, 24, 32, 56, 64
 _CONTIGUOUS_ALIGNED = 0x0001 | 0x0100
-_HEAD_WORDS, _ARGUMENT_WORDS = 8, 4
+_HEAD_WORDS, _ARGUMENT_WORDS = 12, 4
 
 ENTRY_IR = """
 ; Words of the table: number of arguments, type of arrays, bind table, True, False, Py_IncRef, forbidden ranges, their
-; number; then for each argument: descr, rank, sizes, bytes. An argument that touches a forbidden range is refused.
-define ptr @graphc_bind(ptr %self, ptr %args, i64 %given) {
+; number, context, PyEval_SaveThread, PyEval_RestoreThread, None; then for each argument: descr, rank, sizes, bytes.
+; An argument that touches a forbidden range is refused.
+define ptr @graphc_enter(ptr %self, ptr %args, i64 %given) {
 entry:
   %table_at = getelementptr i8, ptr %self, i64 16
   %table = load ptr, ptr %table_at
@@ -52,10 +54,10 @@ entry:
 look:
   %i = phi i64 [ 0, %entry ], [ %next, %accept ]
   %more = icmp slt i64 %i, %count
-  br i1 %more, label %check, label %leave
+  br i1 %more, label %check, label %run
 check:
   %word = mul i64 %i, 4
-  %start = add i64 %word, 8
+  %start = add i64 %word, 12
   %record = getelementptr i64, ptr %table, i64 %start
   %rank_want_at = getelementptr i64, ptr %record, i64 1
   %sizes_at = getelementptr i64, ptr %record, i64 2
@@ -124,8 +126,23 @@ accept:
   store i64 %data, ptr %slot
   %next = add i64 %i, 1
   br label %look
+run:
+  %context_at = getelementptr i64, ptr %table, i64 8
+  %save_at = getelementptr i64, ptr %table, i64 9
+  %restore_at = getelementptr i64, ptr %table, i64 10
+  %none_at = getelementptr i64, ptr %table, i64 11
+  %context = load ptr, ptr %context_at
+  %save = load ptr, ptr %save_at
+  %restore = load ptr, ptr %restore_at
+  %none = load ptr, ptr %none_at
+  %thread = call ptr %save()
+  %status = call i32 @graphc_run(ptr %context)
+  call void %restore(ptr %thread)
+  %passed = icmp eq i32 %status, 0
+  %outcome = select i1 %passed, ptr %true, ptr %none
+  br label %leave
 leave:
-  %answer = phi ptr [ %false, %entry ], [ %true, %look ], [ %false, %check ], [ %false, %fields ],
+  %answer = phi ptr [ %false, %entry ], [ %outcome, %run ], [ %false, %check ], [ %false, %fields ],
                     [ %false, %sizes_check ], [ %false, %ranges_check ]
   call void %incref(ptr %answer)
   ret ptr %answer
@@ -168,27 +185,29 @@ def offsets_hold() -> bool:
     return True
 
 
-def binder(
+def entry(
     function: int,
+    context: int,
     bind: int,
     arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any], int]],
     forbidden: Sequence[tuple[int, int]],
-) -> Callable[..., bool] | None:
-    """The builtin `f(*arrays) -> bool` for one plan, or None where it cannot be used.
+) -> Callable[..., bool | None] | None:
+    """The builtin `f(*arrays)` for one plan, or None where it cannot be used.
 
-    `function` is the address of `graphc_bind`, `bind` that of the bind table whose first slots get the addresses,
-    `arrays` the expected (shape, dtype, bytes), `forbidden` address ranges that no argument may touch.
+    `function` is the address of `graphc_enter`, `context` that of the driver's context, `bind` that of its bind
+    table, whose first slots get the addresses; `arrays` are the expected (shape, dtype, bytes), `forbidden` address
+    ranges that no argument may touch.
     """
     if not offsets_hold():
         return None
     sizes = sum(len(shape) for shape, _, _ in arrays)
     words = _HEAD_WORDS + _ARGUMENT_WORDS * len(arrays)
-    table = np.zeros(words + sizes + 2 * len(forbidden), np.int64)
-    base = address_of(table)
-    incref = ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value
     ranges = words + sizes
+    table = np.zeros(ranges + 2 * len(forbidden), np.int64)
+    base = address_of(table)
     table[:_HEAD_WORDS] = [
-        len(arrays), id(np.ndarray), bind, id(True), id(False), incref, base + 8 * ranges, len(forbidden)
+        len(arrays), id(np.ndarray), bind, id(True), id(False), _address("Py_IncRef"), base + 8 * ranges, len(forbidden),
+        context, _address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), id(None),
     ]  # fmt: skip
     at = words
     for i, (shape, dtype, nbytes) in enumerate(arrays):
@@ -198,8 +217,13 @@ def binder(
         at += len(shape)
     table[ranges:] = [bound for pair in forbidden for bound in pair]
     if function not in _definitions:
-        _definitions[function] = _MethodDef(b"bind", function, _METH_FASTCALL, b"Note the addresses of arrays.")
+        _definitions[function] = _MethodDef(b"enter", function, _METH_FASTCALL, b"Check arrays and run the step.")
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    made: Callable[..., bool] = new(ctypes.addressof(_definitions[function]), table, None)
+    made: Callable[..., bool | None] = new(ctypes.addressof(_definitions[function]), table, None)
     return made
+
+
+def _address(name: str) -> int:
+    """The address of a function of Python's C interface."""
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0

@@ -26,7 +26,7 @@ from graphc.observe import log
 from graphc.runtime import driver as native
 from graphc.runtime.arguments import Arguments
 from graphc.runtime.buffers import RESULTS, address_of, align_up, aligned_bytes
-from graphc.runtime.entry import binder
+from graphc.runtime.entry import entry
 from graphc.runtime.plan import Layout, LoadedKernel, SizedPlan, concrete
 from graphc.state import ParameterState
 from graphc.types import evaluate
@@ -105,10 +105,14 @@ class Executable:
                     lock.acquire()
                     taken += 1
                 plan = self._last
-                if plan is not None and out is None and not named and plan.bind is not None:
-                    results = [_empty(shape, dtype, nbytes) for shape, dtype, nbytes in plan.tables.results]
-                    if plan.bind(*args, *results):
-                        self._run(plan, args)
+                if plan is not None and out is None and not named and plan.enter is not None:
+                    results = [_empty(shape, dtype, nbytes) for shape, dtype, nbytes in plan.results]
+                    self._prepare(plan)
+                    status = plan.enter(*args, *results)
+                    if status is not False:
+                        self.native_calls += 1
+                        if status is None:
+                            self._fail(plan, args)
                         return results
                 return self._call_slowly(args, named, out)
             finally:
@@ -173,7 +177,7 @@ class Executable:
             log("runtime", lambda: f"{self.program.name}: new sizes {dict(zip(self.program.dims, sizes, strict=True))}")
             named = dict(zip(self.program.dims, sizes, strict=True))
             tables = SizedPlan(self._layout, self._kernels, self._fixed, named)
-            plan = _BoundPlan(tables, self.program, self._driver.bind, self._forbidden)
+            plan = _BoundPlan(tables, self.program, self._driver.enter, self._forbidden)
             self._plans[sizes] = plan
             while len(self._plans) > PLANS:
                 self._plans.popitem(last=False)
@@ -187,13 +191,19 @@ class Executable:
 
     def _run(self, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> None:
         """The native call, with the addresses of inputs and results in the bind table."""
-        plan.tables.place(self._arena_address)
-        wanted = self.threads or settings.current().num_threads or _cores
-        if wanted != plan.threads or plan.scratch != self._scratch_address or plan.workers > self._driver.pool.workers:
-            self._share(plan, wanted)
+        self._prepare(plan)
         self.native_calls += 1
         if self._driver.run(plan.context):
             self._fail(plan, arrays)
+
+    def _prepare(self, plan: _BoundPlan) -> None:
+        """Let the plan see where arena and scratch are now, and the threads that this call may use."""
+        if plan.arena != self._arena_address:
+            plan.tables.place(self._arena_address)
+            plan.arena = self._arena_address
+        wanted = self.threads or settings.current().num_threads or _cores
+        if wanted != plan.threads or plan.scratch != self._scratch_address or plan.workers > self._driver.pool.workers:
+            self._share(plan, wanted)
 
     def _share(self, plan: _BoundPlan, threads: int) -> None:
         """Set the number of threads of the plan's next calls."""
@@ -247,16 +257,16 @@ class Executable:
 class _BoundPlan:
     """The tables of one tuple of sizes, their native entry, and what the context was last set to."""
 
-    __slots__ = ("bind", "context", "scratch", "tables", "threads", "workers")
+    __slots__ = ("arena", "context", "enter", "results", "scratch", "tables", "threads", "workers")
 
     def __init__(self, tables: SizedPlan, program: Program, function: int, forbidden: Sequence[tuple[int, int]]) -> None:
-        self.tables, self.context = tables, tables.context
+        self.tables, self.context, self.results = tables, tables.context, tables.results
         inputs = [
             (shape, program.buffers[name].type.dtype.numpy, nbytes)
             for name, (shape, nbytes) in zip(program.inputs, tables.inputs, strict=True)
         ]
-        self.bind = binder(function, tables.bind_address, inputs + tables.results, forbidden)
-        self.threads = self.workers = self.scratch = -1
+        self.enter = entry(function, tables.context, tables.bind_address, inputs + tables.results, forbidden)
+        self.arena = self.threads = self.workers = self.scratch = -1
 
 
 def _ordered_locks(states: Sequence[ParameterState]) -> list[threading.RLock]:

@@ -157,8 +157,6 @@ class SizedPlan:
         temps = [(concrete(kind, sizes)[1], first, last) for _, kind, first, last in layout.temps]
         self._offsets, self.arena_bytes = arena_offsets(temps)
         self._temp_slots = [slot for slot, _, _, _ in layout.temps]
-        self._arena = -1
-        self._threads = -1
         self._write_tables(layout, kernels)
         for slot, address in fixed.items():
             self.bind[slot] = address
@@ -199,10 +197,8 @@ class SizedPlan:
 
     def place(self, arena: int) -> None:
         """Put the temporaries into the arena at this address."""
-        if arena != self._arena:
-            for slot, offset in zip(self._temp_slots, self._offsets, strict=True):
-                self.bind[slot] = arena + offset
-            self._arena = arena
+        for slot, offset in zip(self._temp_slots, self._offsets, strict=True):
+            self.bind[slot] = arena + offset
 
     def share(self, pool: int, threads: int, scratch: int, scratch_bytes: int) -> None:
         """Run on `threads` threads of the pool at this address, each with `scratch_bytes` from `scratch` on."""
