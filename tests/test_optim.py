@@ -1,0 +1,196 @@
+"""Optimisers against their formulas written out in NumPy, their state, and their messages."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from graphc.build import Parameter, Tensor, parameter, placeholder
+from graphc.errors import ArgumentError, DTypeError, GradientError, ShapeError
+from graphc.optim import SGD, Adam, AdamW, Optimizer
+
+TARGETS = np.random.default_rng(5).normal(size=(30, 4))
+Formula = Callable[[np.ndarray, np.ndarray, dict[str, np.ndarray], int], np.ndarray]
+
+
+def interpreted(updates: Mapping[Parameter, Tensor], feeds: Mapping[Tensor, np.ndarray]) -> None:
+    """One step through the interpreter: all new values first, then the assignments."""
+    values = {old: new.eval(feeds) for old, new in updates.items()}
+    for old, value in values.items():
+        old.value = value
+
+
+def trained(optimizer: Optimizer, dtype: str = "float64") -> list[np.ndarray]:
+    """The parameter after each step on sum((w - target)**2) / 2, whose gradient is w - target."""
+    w = parameter("w", np.linspace(-1, 1, 4).astype(dtype))
+    target = placeholder("target", (4,), dtype)
+    difference = w - target
+    updates = optimizer.updates(0.5 * (difference * difference).sum(), [w])
+    path = []
+    for row in TARGETS.astype(dtype):
+        interpreted(updates, {target: row})
+        path.append(w.value.copy())
+    return path
+
+
+def expected(formula: Formula) -> list[np.ndarray]:
+    w, state, path = np.linspace(-1, 1, 4), {"m": np.zeros(4), "v": np.zeros(4)}, []
+    for t, row in enumerate(TARGETS, start=1):
+        w = formula(w, w - row, state, t)
+        path.append(w)
+    return path
+
+
+def sgd(momentum: float = 0, nesterov: bool = False, decay: float = 0) -> Formula:
+    def step(w: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], t: int) -> np.ndarray:
+        g = g + decay * w
+        if momentum:
+            state["m"] = g if t == 1 else momentum * state["m"] + g  # PyTorch starts the buffer with the gradient
+            g = g + momentum * state["m"] if nesterov else state["m"]
+        return w - 0.1 * g
+
+    return step
+
+
+def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, decay: float = 0, decoupled: bool = False) -> Formula:
+    def step(w: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], t: int) -> np.ndarray:
+        if decoupled:
+            w = w * (1 - 0.1 * decay)
+        else:
+            g = g + decay * w
+        state["m"] = b1 * state["m"] + (1 - b1) * g
+        state["v"] = b2 * state["v"] + (1 - b2) * g**2
+        return w - 0.1 * (state["m"] / (1 - b1**t)) / (np.sqrt(state["v"] / (1 - b2**t)) + eps)
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "formula"),
+    [
+        (lambda: SGD(lr=0.1), sgd()),
+        (lambda: SGD(lr=0.1, weight_decay=0.3), sgd(decay=0.3)),
+        (lambda: SGD(lr=0.1, momentum=0.9), sgd(0.9)),
+        (lambda: SGD(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.2), sgd(0.8, True, 0.2)),
+        (lambda: Adam(lr=0.1), adam()),
+        (lambda: Adam(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.3), adam(0.5, 0.9, 1e-3, 0.3)),
+        (lambda: Adam(lr=0.1, betas=(0.0, 0.9)), adam(0.0, 0.9)),
+        (lambda: AdamW(lr=0.1), adam(decay=0.01, decoupled=True)),
+        (lambda: AdamW(lr=0.1, weight_decay=0.5), adam(decay=0.5, decoupled=True)),
+    ],
+    ids=["sgd", "sgd-decay", "momentum", "nesterov-decay", "adam", "adam-all", "adam-beta1-0", "adamw", "adamw-decay"],
+)
+def test_formula(optimizer: Callable[[], Optimizer], formula: Formula) -> None:
+    for ours, numpys in zip(trained(optimizer()), expected(formula), strict=True):
+        np.testing.assert_allclose(ours, numpys, rtol=1e-11, atol=1e-13)
+
+
+def test_float32_parameters_stay_close_and_stay_float32() -> None:
+    path = trained(Adam(lr=0.1), "float32")
+    assert path[-1].dtype == np.float32
+    np.testing.assert_allclose(path[-1], expected(adam())[-1], rtol=1e-4)
+
+
+def test_the_first_step_of_adam_moves_by_lr_to_the_last_digit() -> None:
+    """1 - beta2**1 loses digits in float32; the corrections are computed in float64."""
+    w = parameter("w", np.array([0.0], "float32"))
+    optimizer = Adam(lr=1e-3, eps=0.0)
+    interpreted(optimizer.updates((w * 2.0).sum(), [w]), {})
+    np.testing.assert_allclose(w.value, [-1e-3], rtol=3e-7)
+
+
+def test_state_has_pytorchs_names_and_dtypes() -> None:
+    w, b = parameter("fc.w", np.ones((3, 2), "float32")), parameter("b", np.ones(2))
+    loss = (w * w).sum() + (b * b).sum()
+    optimizer = Adam(lr=0.01)
+    updates = optimizer.updates(loss, [w, b])
+    names = ["adam.lr", "adam.step", "adam.exp_avg.fc.w", "adam.exp_avg_sq.fc.w", "adam.exp_avg.b", "adam.exp_avg_sq.b"]
+    assert [slot.name for slot in optimizer.slots.values()] == names
+    assert {key.name for key in updates} == {*names[1:], "fc.w", "b"}
+    assert all(new.type == old.type for old, new in updates.items())
+    assert str(optimizer.slots["exp_avg.fc.w"].type) == "f32[3,2]" and str(optimizer.slots["step"].type) == "f64[]"
+    momentum = SGD(lr=0.1, momentum=0.5, name="inner")
+    momentum.updates(loss, [w])
+    assert [slot.name for slot in momentum.slots.values()] == ["inner.lr", "inner.momentum_buffer.fc.w"]
+
+
+def test_one_optimiser_keeps_its_slots_over_several_updates() -> None:
+    w = parameter("w", np.ones(2))
+    optimizer = Adam(lr=0.1)
+    first = optimizer.updates((w * w).sum(), [w])
+    second = optimizer.updates((3.0 * w).sum(), [w])
+    assert set(map(id, first)) == set(map(id, second))
+    interpreted(first, {})
+    interpreted(second, {})
+    assert optimizer.slots["step"].value == 2
+
+
+def test_the_learning_rate_is_a_parameter_or_a_tensor() -> None:
+    w, optimizer = parameter("w", np.array([1.0])), SGD(lr=0.5)
+    updates = optimizer.updates(w.sum(), [w])
+    interpreted(updates, {})
+    assert isinstance(optimizer.lr, Parameter)
+    optimizer.lr.value = 0.25
+    interpreted(updates, {})
+    assert w.value == 0.25
+    rate = placeholder("rate", (), "float64")
+    scheduled = SGD(lr=rate)
+    assert scheduled.lr is rate and "lr" not in scheduled.slots
+    interpreted(scheduled.updates(w.sum(), [w]), {rate: np.float64(0.125)})
+    assert w.value == 0.125
+
+
+def test_gradients_of_ones_own() -> None:
+    w = parameter("w", np.array([1.0, 2.0]))
+    interpreted(SGD(lr=1.0).updates_from({w: w * 0.5}), {})
+    np.testing.assert_array_equal(w.value, [0.5, 1.0])
+    with pytest.raises(ShapeError, match=r"sgd: the gradient of w is f64\[\], the parameter f64\[2\]"):
+        SGD(lr=1.0).updates_from({w: w.sum()})
+
+
+def test_state_dict_goes_round() -> None:
+    def fresh() -> tuple[Parameter, Adam, dict[Parameter, Tensor]]:
+        w, optimizer = parameter("w", np.array([1.0, -2.0])), Adam(lr=0.1)
+        return w, optimizer, optimizer.updates((w * w).sum(), [w])
+
+    w, optimizer, updates = fresh()
+    for _ in range(3):
+        interpreted(updates, {})
+    state, value = optimizer.state_dict(), w.value.copy()
+    assert state["step"] == 3 and state["lr"] == 0.1 and list(state) == ["lr", "step", "exp_avg.w", "exp_avg_sq.w"]
+    interpreted(updates, {})
+    assert state["step"] == 3, "a state dict is a copy"
+    again, other, other_updates = fresh()
+    again.value = value
+    other.load_state_dict(state)
+    interpreted(other_updates, {})
+    np.testing.assert_array_equal(again.value, w.value)
+    with pytest.raises(ArgumentError, match="adam.load_state_dict: the keys do not fit: missing exp_avg_sq.w"):
+        other.load_state_dict({key: array for key, array in state.items() if key != "exp_avg_sq.w"})
+    with pytest.raises(ArgumentError, match="the slots exist once updates"):
+        Adam().load_state_dict(state)
+
+
+def test_messages() -> None:
+    w, n = parameter("w", np.ones(2)), parameter("n", np.ones(2, "int64"))
+    loss = (w * w).sum()
+    with pytest.raises(ArgumentError, match=r"adam: betas\[1\] must be in \[0, 1\), not 1.0"):
+        Adam(betas=(0.9, 1.0))
+    with pytest.raises(ArgumentError, match="sgd: lr must be at least 0, not nan"):
+        SGD(lr=float("nan"))
+    with pytest.raises(ArgumentError, match="nesterov needs a momentum above 0"):
+        SGD(nesterov=True)
+    with pytest.raises(ShapeError, match=r"lr must be a float or a scalar of floats, not f64\[2\]"):
+        SGD(lr=w)
+    with pytest.raises(ArgumentError, match="there are no parameters to train"):
+        SGD().updates(loss, [])
+    with pytest.raises(ArgumentError, match="two parameters are called w"):
+        SGD().updates(loss, [w, parameter("w", np.ones(2))])
+    with pytest.raises(ArgumentError, match="is not a parameter"):
+        SGD().updates(loss, [w * 2.0])  # type: ignore[list-item]
+    with pytest.raises(DTypeError, match=r"sgd: n is i64\[2\]: only floats can be trained"):
+        SGD().updates(loss, [n])
+    with pytest.raises(GradientError):
+        SGD().updates(loss, [parameter("apart", np.ones(2))])
+    with pytest.raises(GradientError):
+        SGD().updates(w * w, [w])
