@@ -121,6 +121,7 @@ class Settings:
         return self.num_threads or usable_cores()
 
 
+CODE_SETTINGS = ("fast_math", "stabilize", "disable", "fold_limit")  # those that change what is compiled
 SWITCHES: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
 
 
@@ -183,6 +184,16 @@ def config(**changes: Any) -> Iterator[Settings]:
     reset = _current.set(settings)
     try:
         yield settings
+    finally:
+        _current.reset(reset)
+
+
+@contextlib.contextmanager
+def using(settings: Settings) -> Iterator[None]:
+    """The block runs under `settings`, those of an earlier time: a level that is printed late is made as it ran."""
+    reset = _current.set(settings)
+    try:
+        yield
     finally:
         _current.reset(reset)
 
