@@ -43,6 +43,7 @@ class Table:
         return 1.5 * 2.0**self.bits
 
 
+# fmt: off
 TABLES: dict[DType, Table] = {
     float32: Table(
         integer=int32,
@@ -106,3 +107,4 @@ TABLES: dict[DType, Table] = {
         ),
     ),
 }
+# fmt: on
