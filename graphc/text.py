@@ -196,7 +196,7 @@ class _Printer:
         forward = [Value(n) for n in origin.gradient_of if n in self.seen and n.types] if origin else []
         if forward:
             parts.append(f"gradient of {', '.join(map(self.name, forward))}")
-        return f"{line:{_COMMENT_COLUMN}}# {'; '.join(parts)}" if parts else line
+        return f"{line + '  ':{_COMMENT_COLUMN}}# {'; '.join(parts)}" if parts else line
 
     def constant(self, data: ConstantData) -> str:
         if data.array.size <= INLINE_ELEMENTS:

@@ -79,10 +79,10 @@ class Reader:
                 self.fail("expected a line: input, parameter, %value or return")
         self.expect("return")
         outputs: list[Value] = []
-        while self.peek("%") and (not outputs or self.take(",")):
+        if self.peek("%"):
             outputs.append(self.value())
-            if not self.peek(","):
-                break
+        while self.take(","):
+            outputs.append(self.value())
         updates: list[Value] = []
         while self.take("update"):
             updates.append(self.value())
@@ -99,7 +99,11 @@ class Reader:
             self.expect("input")
         start = self.position
         name, type_ = self.definition()
-        real = self.string() if self.take("=") else name
+        end, real = self.position, name
+        if self.take("="):
+            real = self.string()
+        else:
+            self.position = end  # a comment may follow, which `take` skipped
         attrs: dict[str, Any] = {"name": real, "type": type_}
         if is_parameter:
             attrs["state"] = self.state(real, type_, start)
