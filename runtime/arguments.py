@@ -104,9 +104,8 @@ class Arguments:
         except (ValueError, TypeError, OverflowError) as error:
             raise self._dtype_error(position, f"is not an array: {error}") from None
         if natural.size and natural.dtype.kind not in _KINDS[wanted.kind]:
-            raise self._dtype_error(
-                position, f"holds {natural.dtype} values, which do not fit into {wanted.name}", self._fix(position, wanted)
-            )
+            message = f"holds {natural.dtype} values, which do not fit into {wanted.name}"
+            raise self._dtype_error(position, message, self._fix(position, wanted))
         array = natural.astype(wanted.numpy)
         if wanted.is_integer and not np.array_equal(array, natural):
             raise self._dtype_error(position, f"holds values outside of {wanted.name}", None)

@@ -7,6 +7,7 @@ every view of it, and when the last one dies the block goes back. Enter at `Resu
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -32,10 +33,8 @@ def aligned_bytes(nbytes: int, align: int = ALIGN) -> np.ndarray:
 
 def _huge_bytes(nbytes: int) -> np.ndarray:
     memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
+    with contextlib.suppress(OSError):  # a kernel without huge pages: it is advice only
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:
-        pass  # a kernel without huge pages: advice only
     raw = np.frombuffer(memory, np.uint8)
     start = -address_of(raw) % HUGE
     return raw[start : start + nbytes]
@@ -85,7 +84,7 @@ class Results:
         block = self._take(_capacity(nbytes))
         lease = block.view(_Lease)
         lease.home, lease.block = self, block
-        return np.ndarray(shape, dtype, buffer=lease)  # type: ignore[arg-type]
+        return np.ndarray(shape, dtype, buffer=lease)
 
     def _take(self, capacity: int) -> np.ndarray:
         with self._lock:

@@ -11,17 +11,19 @@ is `graphc.runtime.stored`'s business.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from graphc.errors import SourceLine
 from graphc.observe import log
 from graphc.runtime.jit import compile_object
 from graphc.settings import current
@@ -69,10 +71,8 @@ class DiskCache:
             return None
         self.hits += 1
         log("cache", f"hit {path.name}")
-        try:
+        with contextlib.suppress(OSError):  # a read-only folder has no order of use
             os.utime(path)  # used now: evicted later
-        except OSError:
-            pass  # a read-only folder has no order of use
         return content
 
     def put(self, kind: str, key: str, content: bytes) -> None:
@@ -94,6 +94,10 @@ class DiskCache:
                 self._total += len(data)
             if self._total is None or self._total > self.limit:
                 self._evict()
+
+    def drop(self, kind: str, key: str) -> None:
+        """Delete an entry whose content makes no sense."""
+        _remove(self._path(kind, key))
 
     def _evict(self) -> None:
         """Count what is there and, above the limit, delete the longest unused until a tenth is free."""
@@ -143,7 +147,7 @@ def _remove(path: Path) -> None:
         log("cache", f"cannot delete {path.name}: {error}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cache_at(folder: Path) -> DiskCache:
     return DiskCache(folder)
 
@@ -190,16 +194,27 @@ def _digest(parts: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def plan_key(graph: str, settings: Mapping[str, Any], target: Target, constants: Mapping[str, np.ndarray] = {}) -> str:  # noqa: B006
+def plan_key(
+    graph: str,
+    settings: Mapping[str, Any],
+    target: Target,
+    constants: Mapping[str, np.ndarray] | None = None,
+    lines: Sequence[SourceLine] = (),
+) -> str:
     """The key of a whole plan: the canonical text of a graph, the settings that change code, the target, versions.
 
-    `constants` are the arrays that the text only names.
+    constants: the arrays that the text only names. lines: the user's lines that the plan's checks name in errors at
+    run time (the text has none, and another program's lines would be wrong).
     """
-    arrays = [f"{name} {a.dtype.str} {a.shape} {hashlib.sha256(a.tobytes()).hexdigest()}" for name, a in constants.items()]
+    arrays = [
+        f"{name} {array.dtype.str} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+        for name, array in (constants or {}).items()
+    ]
     parts = {
         "graph": graph,
         "constants": "\n".join(arrays),
-        "settings": repr(sorted(settings.items())),
+        "lines": "\n".join(map(str, lines)),
+        "settings": repr([(name, _canonical(value)) for name, value in sorted(settings.items())]),
         "target": repr(target),
         "versions": versions(),
         "sources": sources_digest(),
@@ -207,21 +222,24 @@ def plan_key(graph: str, settings: Mapping[str, Any], target: Target, constants:
     return _digest(parts)
 
 
+def _canonical(value: Any) -> Any:
+    """A setting's value with a text that is the same in every process: a set has no order of its own."""
+    return sorted(value) if isinstance(value, (set, frozenset)) else value
+
+
 def object_key(ir: str, target: Target) -> str:
     """The key of an object: the text of its module, the target, versions."""
     return _digest({"ir": ir, "target": repr(target), "versions": versions()})
 
 
-def cached_object(
-    ir: str, target: Target, compile: Callable[[str, Target], bytes] = compile_object
-) -> bytes:
+def cached_object(ir: str, target: Target, compile: Callable[[str, Target], bytes] = compile_object) -> bytes:
     """The object of a module, from the cache or compiled and stored there. Raises what `compile` raises."""
-    cache = disk_cache()
-    if cache is None:
+    store = disk_cache()
+    if store is None:
         return compile(ir, target)
     key = object_key(ir, target)
-    found = cache.get("object", key)
+    found = store.get("object", key)
     if found is None:
         found = compile(ir, target)
-        cache.put("object", key, found)
+        store.put("object", key, found)
     return found

@@ -257,7 +257,7 @@ def driver_ir(threads: bool) -> str:
     }  # fmt: skip
     text = _DRIVER
     for name, word in words.items():
-        text = text.replace("{%s}" % name, str(word))
+        text = text.replace(f"{{{name}}}", str(word))
     return text + (pool_ir() if threads else _NO_POOL)
 
 
@@ -295,4 +295,5 @@ def _load() -> Driver:
     run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(found["graphc_run"])
     # At exit modules are emptied in no particular order; the code of a running thread must outlive them all.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
-    return Driver(run, found["graphc_enter"], make_pool(found.get("graphc_worker", 0), found.get("graphc_stop", 0)), library)
+    pool = make_pool(found.get("graphc_worker", 0), found.get("graphc_stop", 0))
+    return Driver(run, found["graphc_enter"], pool, library)

@@ -206,8 +206,8 @@ def entry(
     table = np.zeros(ranges + 2 * len(forbidden), np.int64)
     base = address_of(table)
     table[:_HEAD_WORDS] = [
-        len(arrays), id(np.ndarray), bind, id(True), id(False), _address("Py_IncRef"), base + 8 * ranges, len(forbidden),
-        context, _address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), id(None),
+        len(arrays), id(np.ndarray), bind, id(True), id(False), _address("Py_IncRef"), base + 8 * ranges,
+        len(forbidden), context, _address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), id(None),
     ]  # fmt: skip
     at = words
     for i, (shape, dtype, nbytes) in enumerate(arrays):

@@ -232,7 +232,7 @@ class Executable:
             if index < values.size:
                 place = ", ".join(map(str, np.unravel_index(index, values.shape)))
                 subject = f"{check.indices}[{place}]" if place else check.indices
-                message = f"{check.op}: index {values.flat[index]} at {subject} is out of range for an axis of size {limit}"
+                message = message.replace("an index", f"index {values.flat[index]} at {subject}")
         raise IndexRangeError(message, check.lines, f"valid indices are 0 to {limit - 1}" if limit else None)
 
     def _contents(self, name: str, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -243,8 +243,8 @@ class Executable:
         shape, nbytes = concrete(kind, plan.tables.sizes)
         if not nbytes:
             return np.empty(shape, kind.dtype.numpy)
-        memory = (ctypes.c_char * nbytes).from_address(int(plan.tables.bind[self._layout.slots[name]]))
-        return np.frombuffer(memory, kind.dtype.numpy).reshape(shape).copy()
+        memory = ctypes.string_at(int(plan.tables.bind[self._layout.slots[name]]), nbytes)
+        return np.frombuffer(memory, kind.dtype.numpy).reshape(shape)
 
     def after_fork(self) -> None:
         """In a forked child: the thread that held a lock at the fork does not exist here."""
@@ -259,7 +259,9 @@ class _BoundPlan:
 
     __slots__ = ("arena", "context", "enter", "results", "scratch", "tables", "threads", "workers")
 
-    def __init__(self, tables: SizedPlan, program: Program, function: int, forbidden: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, tables: SizedPlan, program: Program, function: int, forbidden: Sequence[tuple[int, int]]
+    ) -> None:
         self.tables, self.context, self.results = tables, tables.context, tables.results
         inputs = [
             (shape, program.buffers[name].type.dtype.numpy, nbytes)

@@ -8,6 +8,7 @@ numbers are those of `graphc.runtime.driver`). Enter at `Layout` and `SizedPlan`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from graphc.errors import InternalError
 from graphc.loops.program import Program
 from graphc.runtime import driver
 from graphc.runtime.buffers import address_of, align_up, aligned_bytes
-from graphc.types import TensorType, evaluate, product
+from graphc.types import TensorType, evaluate
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Layout:
 
     def _add_slots(self) -> None:
         buffers = self.program.buffers
-        kept = {name for name in self.program.outputs} | {name for _, name in self.program.updates}
+        kept = set(self.program.outputs) | {name for _, name in self.program.updates}
         for name, buffer in buffers.items():
             if name in self.slots or buffer.alias is not None:
                 continue
@@ -111,7 +112,7 @@ class Layout:
 def concrete(type_: TensorType, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], int]:
     """The shape of a type for these sizes, and its bytes."""
     shape = tuple(evaluate(size, sizes) for size in type_.shape)
-    return shape, int(product(shape)) * type_.dtype.itemsize
+    return shape, math.prod(shape) * type_.dtype.itemsize
 
 
 def arena_offsets(temps: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
@@ -220,5 +221,3 @@ class _Block:
         if values:
             self.words[start : self._next] = values
         return self._base + 8 * start
-
-

@@ -8,7 +8,7 @@ thread that finds the pool busy runs its job alone. Worker threads are plain pth
 neither the GIL nor the interpreter's exit concerns them; a forked child starts its own.
 
 Enter at `make_pool` (the driver makes the one pool of the process) and `pool_ir`. Linux only: elsewhere the pool's
-`address` is 0, which the driver reads as one thread. To port it, give `SYSTEM_CALLS` and the two waiting functions of another system.
+`address` is 0, which the driver reads as one thread. To port it, give another system's ways to sleep and to wake.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def pool_ir() -> str:
     text = _POOL.replace("{pause}", pause).replace("{futex}", str(futex)).replace("{yield}", str(sched_yield))
     text = text.replace("{spins}", str(SPINS))
     for name, word in words.items():
-        text = text.replace("{%s}" % name, str(word))
+        text = text.replace(f"{{{name}}}", str(word))
     return f"declare i64 @syscall(i64, ...)\n{declare_pause}\n{text}"
 
 
@@ -132,7 +132,8 @@ sleep:
   %asleep = atomicrmw add ptr %sleepers_at, i64 1 seq_cst, align 8
   %shifted = lshr i64 %word, 32
   %generation = trunc i64 %shifted to i32
-  %slept = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation_at, i64 128, i32 %generation, ptr null, ptr null, i64 0)
+  %slept = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation_at, i64 128,
+                                     i32 %generation, ptr null, ptr null, i64 0)
   %awake = atomicrmw sub ptr %sleepers_at, i64 1 seq_cst, align 8
   br label %look
 exit:
@@ -142,7 +143,8 @@ exit:
 define internal void @graphc_wake(ptr %pool) {
   %claim_at = getelementptr i64, ptr %pool, i64 {claim}
   %generation_at = getelementptr i32, ptr %claim_at, i64 1
-  %woken = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation_at, i64 129, i32 2147483647, ptr null, ptr null, i64 0)
+  %woken = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation_at, i64 129,
+                                     i32 2147483647, ptr null, ptr null, i64 0)
   ret void
 }
 
