@@ -153,7 +153,7 @@ class _Emitter:
 
     def _tile_count(self) -> int:
         assert isinstance(self.problem.m, int)
-        return self.problem.m // self.schedule.height if self.problem.m else 0
+        return (self.problem.m - self.schedule.tall) // self.schedule.height
 
     # one matrix
 
@@ -181,7 +181,7 @@ class _Emitter:
                 source = Source(
                     operand.buffer, self.problem.dtype, base, operand.row, operand.col, self.problem.n - col
                 )
-                pack(b, source, length, self.b_panel, (panel - self.cols.start) * self.panel_size, s.vectors)
+                pack(b, source, length, self.b_panel, (panel - self.cols.start) * self.panel_size, s.vectors, s.gathers)
         self._rows(_Block(begin, length, first, last))
 
     def _rows(self, block: _Block) -> None:
@@ -220,7 +220,7 @@ class _Emitter:
             return View(operand.buffer, base, operand.col, operand.row)
         limit = self.problem.m - row
         source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
-        pack(self.builder, source, block.length, self.a_panel, 0, self.packed_rows // s.lanes)
+        pack(self.builder, source, block.length, self.a_panel, 0, self.packed_rows // s.lanes, s.gathers)
         return View(self.a_panel, 0, self.packed_rows, 1)
 
     def _tile_row(

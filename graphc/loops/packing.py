@@ -1,9 +1,9 @@
 """Packing: copies of a matrix operand into scratch, k-major, so that a tile reads it with stride 1.
 
 `pack(...)` copies `groups` vectors of *columns* (B) or *rows* (A): both are "lanes" here, and element (p, lane) lands
-at panel[p * width + lane]. Three ways, by the operand's strides: vectors along the lanes are copied; vectors along k
-are transposed in registers by a network of zips (log2(lanes) rounds); anything else is gathered. To add a
-layout, add a way here; tiles only ever see k-major panels.
+at panel[p * width + lane]. Three ways: vectors along the lanes are copied; vectors along k are transposed in registers
+by log2(lanes) rounds of zips; anything else is gathered, and so are vectors along k where that is as fast (it compiles
+in a quarter of the time). To add a layout, add a way here; tiles only ever see k-major panels.
 """
 
 from __future__ import annotations
@@ -30,17 +30,25 @@ class Source:
     limit: Size
 
 
-def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
+def pack(
+    builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int, gathers: bool
+) -> None:
     """Copy `length` steps of k of `groups` vectors to panel[at ...]; rows of the panel have groups * lanes elements.
 
-    The panel needs room for `length` rounded up to a whole vector, and limit must be positive if length is.
+    The panel needs room for `length` rounded up to a whole vector, and limit must be positive if length is. `gathers`:
+    whether the target has gathers worth using.
     """
     if source.lane_stride == 1:
         _copy(builder, source, length, panel, at, groups)
-    elif source.k_stride == 1 and source.dtype.itemsize >= 4:
+    elif source.k_stride == 1 and source.dtype.itemsize >= 4 and (not gathers or _aliases(source)):
         _transpose(builder, source, length, panel, at, groups)
     else:
         _gather(builder, source, length, panel, at, groups)
+
+
+def _aliases(source: Source) -> bool:
+    """Whether lanes lie so that their cache lines push each other out: a gather would fetch each line many times."""
+    return isinstance(source.lane_stride, int) and source.lane_stride * source.dtype.itemsize % 2048 == 0
 
 
 def lane_mask(builder: Builder, first: Size, limit: Size) -> Scalar | None:
@@ -65,28 +73,27 @@ def _copy(builder: Builder, source: Source, length: Size, panel: str, at: Size, 
 def _transpose(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
     """Squares of lanes x lanes: as many loads along k as lanes, zips, then as many stores along the lanes."""
     lanes = builder.lane_count
-    with builder.loop("g", 0, groups) as g, builder.loop("p", 0, length, lanes) as p:
+    exact = isinstance(source.limit, int) and source.limit >= groups * lanes
+    with builder.loop("group", 0, groups) as g, builder.loop("p", 0, length, lanes) as p:
         mask = None if isinstance(length, int) and length % lanes == 0 else lane_mask(builder, p, length)
         square = []
-        for lane in range(lanes):
-            row = minimum(g * lanes + lane, source.limit - 1)
-            if isinstance(source.limit, int) and source.limit % lanes == 0 and source.limit >= groups * lanes:
-                row = g * lanes + lane
-            index = builder.index(source.base + row * source.lane_stride + p)
+        for number in range(lanes):
+            lane = g * lanes + number if exact else minimum(g * lanes + number, source.limit - 1)
+            index = builder.index(source.base + lane * source.lane_stride + p)
             load = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)
             square.append(builder.let(load, builder.depth, "x"))
-        for lane, vector in enumerate(transposed(builder, square)):
-            index = builder.index(at + p * (groups * lanes) + g * lanes + lane * groups * lanes)
+        for row, vector in enumerate(zipped(builder, square)):
+            index = builder.index(at + (p + row) * (groups * lanes) + g * lanes)
             builder.emit(Store(panel, index.expr, vector.expr))
 
 
-def transposed(builder: Builder, square: list[Scalar]) -> list[Scalar]:
-    """The transpose of a square of vectors. Each round zips vector i with vector i + half; log2(lanes) rounds do it."""
-    half = len(square) // 2
-    for _ in range(len(square).bit_length() - 1):
-        pairs = [(square[i], square[i + half]) for i in range(half)]
-        square = [builder.op(name, a.dtype, a, b) for a, b in pairs for name in ("zip_low", "zip_high")]
-    return square
+def zipped(builder: Builder, vectors: list[Scalar]) -> list[Scalar]:
+    """log2(n) rounds over n vectors; each zips vector i with vector i + n/2. With n = lanes it is the transpose."""
+    half = len(vectors) // 2
+    for _ in range(len(vectors).bit_length() - 1):
+        pairs = [(vectors[i], vectors[i + half]) for i in range(half)]
+        vectors = [builder.op(name, a.dtype, a, b) for a, b in pairs for name in ("zip_low", "zip_high")]
+    return vectors
 
 
 def _gather(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:

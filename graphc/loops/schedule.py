@@ -63,6 +63,7 @@ class Schedule:
     unroll: int
     pack_a: bool
     pack_b: bool
+    gathers: bool
     panels: Size
     row_chunks: Size
     rows: int  # of a chunk, in tiles (of `height` rows, if m is not known)
@@ -104,7 +105,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * height)
     batches = product(problem.batch)
     return Schedule(
-        lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, panels,
+        lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, target.masked_memory, panels,
         row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
     )  # fmt: skip
 
@@ -115,10 +116,10 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
     Two vectors of columns cost the fewest loads a multiply-add; other counts win where they waste fewer columns, or
     where there are too few rows to keep the multipliers busy.
     """
-    best, best_cost = (2, (registers - 3) // 2), float("inf")
+    best, best_cost = (1, 1), float("inf")
     count = ceildiv(n, lanes)
     for vectors in (2, 3, 4, 5, 1, 6, 7, 8):
-        rows = (registers - 1 - vectors) // vectors
+        rows = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
         if isinstance(m, int):
             rows = min(rows, max(m, 1))
         if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
