@@ -1,0 +1,48 @@
+"""graphc compiles graphs of array operations, built in Python, to native CPU code.
+
+    x = graphc.placeholder("x", ("batch", 784))
+    w = graphc.parameter("w", array)
+    step = graphc.function([x], outputs, updates={w: w - 0.1 * graphc.grad(loss, w)})
+
+Building graphs is imported at once; compiling, differentiating, layers and optimisers when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphc import errors, interpret
+from graphc.build import Parameter, Tensor, constant, parameter, placeholder
+from graphc.ops import *  # noqa: F403  # the functions that graphc.ops lists in __all__
+from graphc.ops import __all__ as _functions
+
+if TYPE_CHECKING:
+    from graphc import nn, optim
+    from graphc.autodiff import grad, vjp
+    from graphc.compile import function
+    from graphc.settings import config
+
+_LAZY = {  # public name -> where it is; None: a package of that name
+    "config": "graphc.settings",
+    "function": "graphc.compile",
+    "grad": "graphc.autodiff",
+    "nn": None,
+    "optim": None,
+    "vjp": "graphc.autodiff",
+}
+
+__all__ = ["Parameter", "Tensor", "constant", "errors", "interpret", "parameter", "placeholder", *_LAZY, *_functions]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    where_ = _LAZY[name]
+    found = importlib.import_module(f"graphc.{name}") if where_ is None else getattr(importlib.import_module(where_), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -50,6 +50,7 @@ class Op:
     effect: str = "none"
     unique: bool = False  # every node is an object of its own (placeholders, parameters)
     exempt: Mapping[str, str] = field(default_factory=dict)  # test family -> the written reason to skip it
+    ulp: Mapping[str, float] = field(default_factory=dict)  # dtype name -> allowed distance from the reference, else 0
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

@@ -1,0 +1,136 @@
+"""The interpreter: evaluates any graph, node by node, with the ops' NumPy references. The oracle of all tests.
+
+Enter at `evaluate`. It follows no schedule and fuses nothing; kernel nodes evaluate their inner graph.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.build import Tensor, as_array, install
+from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
+from graphc.graph import Attrs, Node, Value, describe, origin_of, topological_order
+from graphc.types import Dim, Size, symbols
+from graphc.types import evaluate as size_value
+
+Feeds = Mapping[Value, np.ndarray]
+
+
+def evaluate(outputs: Sequence[Value], feeds: Feeds) -> list[np.ndarray]:
+    """The arrays of `outputs`, given arrays for placeholders; parameters not in `feeds` are read as they are now.
+
+    A named size is what the feeds' shapes say; an array that does not fit its type is a ShapeError or DTypeError, a
+    missing one an ArgumentError, a bad index an IndexRangeError. Results are never views of a feed or a parameter.
+    """
+    order = topological_order([v.node for v in outputs])
+    dims = bind_dims(feeds)
+    with np.errstate(all="ignore"):
+        values = _run(order, outputs, feeds, dims)
+    return [np.array(values[v], copy=True) for v in outputs]
+
+
+def _run(order: Sequence[Node], outputs: Sequence[Value], feeds: Feeds, dims: Mapping[str, int]) -> dict[Value, np.ndarray]:
+    """All values that `outputs` need; an array is dropped after its last use."""
+    values: dict[Value, np.ndarray] = dict(feeds)
+    left: Counter[Value] = Counter(outputs)
+    for node in order:
+        left.update(node.inputs)
+    for node in order:
+        if node.inputs or Value(node) not in values:
+            values.update(zip(node.outputs, _results(node, [values[v] for v in node.inputs], dims), strict=True))
+        left.subtract(node.inputs)
+        for value in (*node.inputs, *node.outputs):
+            if not left[value]:
+                values.pop(value, None)
+    return values
+
+
+def _results(node: Node, arrays: Sequence[np.ndarray], dims: Mapping[str, int]) -> Sequence[np.ndarray]:
+    name = node.op.name
+    if name == "placeholder":
+        origin = origin_of(node)
+        message = f"no array was given for {describe(Value(node))} ({node.types[0]})"
+        raise ArgumentError(message, origin.lines[:1] if origin else ())
+    if name == "parameter":
+        return (node.attrs["state"].array.copy(),)  # as it is now, whatever is assigned later
+    if name == "kernel":
+        inner = node.attrs["graph"]
+        given = dict(zip(inner.inputs, arrays, strict=True))
+        values = _run(topological_order([v.node for v in inner.outputs]), inner.outputs, given, dims)
+        return [values[v] for v in inner.outputs]
+    if node.op.reference is None:
+        raise GraphcError(f"{name} has no reference, the interpreter cannot evaluate it")
+    try:
+        return node.op.reference(arrays, concrete(node.attrs, dims))
+    except GraphcError as error:
+        origin = origin_of(node)
+        raise type(error)(error.message, origin.lines[:1] if origin else (), error.hint) from None
+    except KeyError as error:
+        raise ShapeError(f"{name}: {error.args[0]}; no argument has that size", _lines(node)) from None
+
+
+def _lines(node: Node) -> tuple[Any, ...]:
+    origin = origin_of(node)
+    return origin.lines[:1] if origin else ()
+
+
+def concrete(attrs: Attrs, dims: Mapping[str, int]) -> dict[str, Any]:
+    """`attrs` with every size replaced by its value, as references see them."""
+    return {name: _concrete(value, dims) for name, value in attrs.items()}
+
+
+def _concrete(value: Any, dims: Mapping[str, int]) -> Any:
+    if isinstance(value, Dim):
+        return size_value(value, dims)
+    if isinstance(value, (tuple, list)):
+        return tuple(_concrete(item, dims) for item in value)
+    return value
+
+
+def bind_dims(feeds: Feeds) -> dict[str, int]:
+    """The named sizes, from the shapes of `feeds`. An array that does not fit its type is an error that names it."""
+    dims: dict[str, int] = {}
+    told: dict[str, str] = {}  # size name -> the argument that it was read from
+    for value, array in feeds.items():
+        name = describe(value)
+        if array.ndim != value.type.rank:
+            raise ShapeError(f"{name} is {value.type}, the argument has shape {list(array.shape)}", _lines(value.node))
+        if array.dtype != value.type.dtype.numpy:
+            raise DTypeError(f"{name} is {value.type}, the argument is {array.dtype.name}", _lines(value.node))
+        for size, actual in zip(value.type.shape, array.shape, strict=True):
+            if isinstance(size, Dim) and str(size) in symbols(size) and str(size) not in dims:
+                dims[str(size)], told[str(size)] = int(actual), name
+    for value, array in feeds.items():
+        for axis, (size, actual) in enumerate(zip(value.type.shape, array.shape, strict=True)):
+            expected = _known(size, dims)
+            if expected is not None and expected != actual:
+                because = "".join(f" ({s} is {dims[s]} in {told[s]})" for s in sorted(symbols(size)) if s in told)
+                message = f"{describe(value)} is {value.type}, the argument has size {actual} in axis {axis}{because}"
+                raise ShapeError(message, _lines(value.node), "equal names are equal sizes" if because else None)
+    return dims
+
+
+def _known(size: Size, dims: Mapping[str, int]) -> int | None:
+    return size_value(size, dims) if symbols(size) <= dims.keys() else None
+
+
+def _eval(tensor: Tensor, feeds: Mapping[Tensor, Any]) -> np.ndarray:
+    """`Tensor.eval`: arguments are converted if NumPy calls the conversion safe."""
+    arrays = {}
+    for key, given in feeds.items():
+        if not isinstance(key, Tensor) or key.ref.op.name not in ("placeholder", "parameter"):
+            raise ArgumentError(f"eval takes arrays for placeholders, not for {key!r}")
+        array, dtype = as_array(given), key.dtype
+        weak = type(given) in (bool, int, float) and np.result_type(dtype.numpy, given) == dtype.numpy
+        if not weak and not np.can_cast(array.dtype, dtype.numpy, "safe"):
+            message = f"{describe(key.ref)} is {key.type}, the argument is {array.dtype.name}: that narrows"
+            raise DTypeError(message, _lines(key.ref.node), f"pass array.astype({dtype.name!r})")
+        arrays[key.ref] = array.astype(dtype.numpy)
+    return evaluate([tensor.ref], arrays)[0]
+
+
+install(eval=_eval)

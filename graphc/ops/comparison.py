@@ -1,0 +1,95 @@
+"""Elementwise comparisons: results are bool; nan equals nothing, not even itself.
+
+Each op is one `register(Op(...))`, made by `_comparison` because only the name and the handler op differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.build import Tensor
+from graphc.graph import Attrs, Op
+from graphc.ops.lowering import Elementwise
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    binary_function,
+    same_type,
+    ufunc,
+    unary_function,
+)
+from graphc.ops.registry import register
+from graphc.ops.samples import ALL, Operand, Sample, binary, unary
+from graphc.ops.sources import full_like
+from graphc.types import bool_
+
+_BOOLEAN = {"gradient": "the result is boolean"}
+
+# A bool is no number for a handler: its order is spelled with logic.
+_OF_BOOLS: dict[str, Callable[..., Any]] = {
+    "eq": lambda h, x, y: h.not_(h.xor(x, y)),
+    "ne": lambda h, x, y: h.xor(x, y),
+    "lt": lambda h, x, y: h.and_(h.not_(x), y),
+    "le": lambda h, x, y: h.or_(h.not_(x), y),
+    "gt": lambda h, x, y: h.and_(x, h.not_(y)),
+    "ge": lambda h, x, y: h.or_(x, h.not_(y)),
+}
+
+
+def compare(h: Any, how: str, x: Any, y: Any) -> Any:
+    """Handler op `how` (eq, ne, lt, le, gt, ge) for numbers, its meaning in logic for bools."""
+    return _OF_BOOLS[how](h, x, y) if x.dtype is bool_ else getattr(h, how)(x, y)
+
+
+def _samples() -> tuple[Sample, ...]:
+    ties = Operand((7,), values=(0, 1, 1, 0, 0, 1, 1)), Operand((7,), values=(0, 1, 0, 1, 0, 1, 1))
+    return (*binary(ALL), Sample(ties, {}, ALL))
+
+
+def _comparison(name: str, doc: str, how: str) -> Callable[[TensorLike, TensorLike], Tensor]:
+    def body(h: Any, attrs: Attrs, x: Any, y: Any) -> Any:
+        return compare(h, how, x, y)
+
+    op = register(
+        Op(
+            name,
+            doc,
+            same_type("biuf", bool_, arity=2),
+            ufunc(getattr(np, name)),
+            lowering=Elementwise(body),
+            samples=_samples,
+            exempt=_BOOLEAN,
+        )
+    )
+    return binary_function(op)
+
+
+equal = _comparison("equal", "x == y; false if either is nan.", "eq")
+not_equal = _comparison("not_equal", "x != y; true if either is nan.", "ne")
+less = _comparison("less", "x < y; false if either is nan.", "lt")
+less_equal = _comparison("less_equal", "x <= y; false if either is nan.", "le")
+greater = _comparison("greater", "x > y; false if either is nan.", "gt")
+greater_equal = _comparison("greater_equal", "x >= y; false if either is nan.", "ge")
+
+_isnan_of_floats = unary_function(
+    register(
+        Op(
+            "isnan",
+            "Whether x is nan. (An integer or a bool never is.)",
+            same_type("f", bool_),
+            ufunc(np.isnan),
+            lowering=Elementwise(lambda h, attrs, x: h.ne(x, x)),
+            samples=unary,
+            exempt=_BOOLEAN,
+        )
+    )
+)
+
+
+def isnan(x: TensorLike) -> Tensor:
+    """Whether x is nan. (An integer or a bool never is.)"""
+    tensor = as_tensor(x)
+    return _isnan_of_floats(tensor) if tensor.dtype.is_float else full_like(tensor, False, bool_)

@@ -1,0 +1,185 @@
+"""How functions take their arguments: promotion and broadcasting, each in one place, and normalised axes.
+
+`matched` makes operands of one dtype and one shape, with `cast` and `broadcast_to` nodes, so that no op ever promotes or
+broadcasts. `unary_function` and `binary_function` turn an elementwise op's entry into the public function.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Union, cast
+
+import numpy as np
+
+from graphc import build
+from graphc.build import Tensor, apply, constant, fail, signature
+from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
+from graphc.graph import Attrs, ConstantData, Node, Op, Types
+from graphc.types import DType, Shape, TensorType, bool_, broadcast_shapes, float32, float64
+
+TensorLike = Union[Tensor, np.ndarray, np.generic, float, int, bool, Sequence[Any]]
+
+_WEAK = (bool, int, float)  # exact types: np.float64 is a float, but not weak
+
+
+def as_tensor(x: TensorLike) -> Tensor:
+    """A Tensor as it is, anything else as a constant."""
+    return x if isinstance(x, Tensor) else constant(x)
+
+
+def promoted(name: str, *operands: TensorLike) -> DType:
+    """NumPy's common dtype (NEP 50): Python scalars are weak, they take the dtype of the others."""
+    strong: list[Any] = []
+    for x in operands:
+        if x is None or isinstance(x, str):
+            fail(ArgumentError, f"{name}: {x!r} is neither a tensor nor a number")
+        strong.append(x.dtype.numpy if isinstance(x, Tensor) else x if type(x) in _WEAK else build.as_array(x).dtype)
+    if all(type(x) in _WEAK for x in strong):
+        return DType.of(np.result_type(*(np.asarray(x).dtype for x in strong)))
+    return DType.of(np.result_type(*strong))
+
+
+def converted(name: str, x: TensorLike, dtype: DType) -> Tensor:
+    """`x` as a Tensor of `dtype`; a Python scalar must fit it."""
+    if isinstance(x, Tensor):
+        return x if x.dtype is dtype else cast(Tensor, apply("cast", x, dtype=dtype))
+    try:
+        array = np.asarray(x, dtype.numpy) if type(x) in _WEAK else np.asarray(x).astype(dtype.numpy)
+    except OverflowError:
+        fail(DTypeError, f"{name}: {x!r} does not fit {dtype.name}", "convert the tensor first: x.astype('int64'), say")
+    return cast(Tensor, apply("constant", data=ConstantData(array)))
+
+
+def expanded(x: Tensor, shape: Shape) -> Tensor:
+    """`x` broadcast to `shape` (the node is left out where nothing changes)."""
+    return x if x.shape == shape else cast(Tensor, apply("broadcast_to", x, shape=shape))
+
+
+def broadcast_shape(name: str, *tensors: Tensor) -> Shape:
+    """The common shape, or a ShapeError that names the operands."""
+    try:
+        return broadcast_shapes(*(t.shape for t in tensors))
+    except ValueError as error:
+        hint = "sizes fit if they are equal or 1; reshape or expand_dims to line the axes up from the right"
+        fail(ShapeError, f"{name}: shapes do not broadcast: {signature(*tensors)} ({error})", hint)
+
+
+def matched(name: str, *operands: TensorLike, dtype: DType | None = None) -> list[Tensor]:
+    """`operands` promoted to one dtype (or `dtype`) and broadcast to one shape."""
+    common = dtype or promoted(name, *operands)
+    tensors = [converted(name, x, common) for x in operands]
+    shape = broadcast_shape(name, *tensors)
+    return [expanded(t, shape) for t in tensors]
+
+
+def floating(dtype: DType) -> DType:
+    """The dtype in which NumPy computes exp and its like (float16, which graphc lacks, becomes float32)."""
+    if dtype.is_float:
+        return dtype
+    return float32 if dtype.itemsize <= 2 else float64
+
+
+def normalized_axis(name: str, axis: int, rank: int, x: Tensor | None = None) -> int:
+    """A non-negative axis, or a ShapeError."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        fail(ArgumentError, f"{name}: axis must be an int, not {axis!r}")
+    if not -rank <= index < rank:
+        which = f" of {signature(x)}" if x is not None else ""
+        fail(ShapeError, f"{name}: there is no axis {index}{which}", f"axes go from {-rank} to {rank - 1}" if rank else None)
+    return index % rank
+
+
+def normalized_axes(name: str, axis: int | Sequence[int] | None, rank: int, x: Tensor | None = None) -> tuple[int, ...]:
+    """Sorted non-negative axes: all of them for None. A repeated axis is an error."""
+    if axis is None:
+        return tuple(range(rank))
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    axes = sorted(normalized_axis(name, cast(int, a), rank, x) for a in given)
+    if len(set(axes)) != len(axes):
+        fail(ShapeError, f"{name}: axis {axis} names an axis twice")
+    return tuple(axes)
+
+
+# Type rules that most ops share. They see operands of equal shape, since `matched` made them so.
+
+
+def same_type(kinds: str, result: DType | None = None, arity: int = 1) -> Callable[[Types, Attrs], Types]:
+    """The rule of an elementwise op: `arity` operands of one type whose NumPy kind is in `kinds`."""
+
+    def rule(types: Types, attrs: Attrs) -> Types:
+        check_elementwise(types, arity, kinds)
+        return (types[0].with_dtype(result or types[0].dtype),)
+
+    return rule
+
+
+def check_elementwise(types: Types, arity: int, kinds: str) -> None:
+    """ShapeError or DTypeError unless there are `arity` types, all the same, of a kind in `kinds`."""
+    if len(types) != arity:
+        raise ArgumentError(f"takes {arity} operands, not {len(types)}")
+    for position, other in enumerate(types[1:], 1):
+        if other != types[0]:
+            kind: type[GraphcError] = ShapeError if other.shape != types[0].shape else DTypeError
+            raise kind(f"{{0}} is {types[0]}, {{{position}}} is {other}; an op's operands have one type")
+    check_kind(types[0], kinds)
+
+
+def check_kind(type_: TensorType, kinds: str, position: int = 0) -> None:
+    """DTypeError unless the dtype is of a kind in `kinds` (NumPy's letters b, i, u, f)."""
+    if type_.dtype.kind not in kinds:
+        names = {"b": "bool", "i": "signed", "u": "unsigned", "f": "float"}
+        allowed = ", ".join(names[k] for k in kinds)
+        hint = f"convert it: {'x.astype(...)'}"
+        raise DTypeError(f"not defined for {type_.dtype.name}: {{{position}}} is {type_} (it takes {allowed})", hint=hint)
+
+
+def ufunc(function: Callable[..., Any]) -> Callable[[Sequence[np.ndarray], Attrs], tuple[np.ndarray, ...]]:
+    """The reference of an elementwise op that is a NumPy function."""
+    return lambda arrays, attrs: (np.asarray(function(*arrays)),)
+
+
+def tensors_of(node: Node) -> list[Tensor]:
+    """The operands of a node as Tensors, for gradient rules."""
+    return [Tensor(value) for value in node.inputs]
+
+
+def result_of(node: Node, index: int = 0) -> Tensor:
+    """A result of a node as a Tensor, for gradient rules that reuse it."""
+    return Tensor(node.outputs[index])
+
+
+def unary_function(op: Op, convert: Callable[[DType], DType] | None = None) -> Callable[[TensorLike], Tensor]:
+    """The public function of an op of one operand; `convert` says in which dtype it is computed."""
+
+    def function(x: TensorLike) -> Tensor:
+        dtype = promoted(op.name, x)
+        return cast(Tensor, apply(op, converted(op.name, x, convert(dtype) if convert else dtype)))
+
+    return _named(function, op)
+
+
+def binary_function(
+    op: Op, convert: Callable[[DType], DType] | None = None
+) -> Callable[[TensorLike, TensorLike], Tensor]:
+    """The public function of an op of two operands, promoted and broadcast."""
+
+    def function(x: TensorLike, y: TensorLike) -> Tensor:
+        dtype = promoted(op.name, x, y)
+        return cast(Tensor, apply(op, *matched(op.name, x, y, dtype=convert(dtype) if convert else dtype)))
+
+    return _named(function, op)
+
+
+def _named(function: Any, op: Op) -> Any:
+    function.__name__ = function.__qualname__ = op.name
+    function.__doc__ = op.doc
+    build.install(**{op.name: function})
+    return function
+
+
+def to_bool(dtype: DType) -> DType:
+    """The dtype of logical ops, whatever they are given."""
+    return bool_

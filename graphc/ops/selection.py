@@ -1,0 +1,193 @@
+"""Choosing, converting, cutting gradients, and logic: where, cast, stop_gradient, logical ops.
+
+Nothing here is differentiable except the paths that values take through `where` and `cast`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from graphc.build import Tensor, apply, as_dtype, fail, install, signature
+from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.graph import Attrs, Node, Op, Types
+from graphc.ops.lowering import Elementwise
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    binary_function,
+    broadcast_shape,
+    converted,
+    expanded,
+    promoted,
+    same_type,
+    tensors_of,
+    to_bool,
+    ufunc,
+    unary_function,
+)
+from graphc.ops.registry import register
+from graphc.ops.samples import ALL, FLOATS, Operand, Sample, binary, unary
+from graphc.ops.sources import zeros_like
+from graphc.types import DTYPES, bool_
+
+_BOOLEAN = {"gradient": "the result is boolean"}
+
+
+def _where_type(types: Types, attrs: Attrs) -> Types:
+    if len(types) != 3:
+        raise ArgumentError(f"takes 3 operands, not {len(types)}")
+    condition, x, y = types
+    if condition.dtype is not bool_:
+        raise DTypeError(f"the condition {{0}} is {condition}, not bool", hint="compare it: x != 0")
+    if x.shape != condition.shape or y.shape != x.shape:
+        raise ShapeError(f"{{0}} is {condition}, {{1}} is {x}, {{2}} is {y}; an op's operands have one shape")
+    if x.dtype is not y.dtype:
+        raise DTypeError(f"{{1}} is {x}, {{2}} is {y}; both branches have one dtype")
+    return (x,)
+
+
+def _where_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
+    condition, x, _ = tensors_of(node)
+    if not x.dtype.is_float:
+        return None, None, None
+    zero = zeros_like(g[0])
+    return None, where(condition, g[0], zero), where(condition, zero, g[0])
+
+
+def _where_samples() -> list[Sample]:
+    shapes: tuple[tuple[int, ...], ...] = ((67,), (0,), (1,), (3, 5), ())
+    return [Sample((Operand(s, bool_), Operand(s), Operand(s)), {}, ALL) for s in shapes]
+
+
+_where_op = register(
+    Op(
+        "where",
+        "condition ? x : y, element by element. The branch not taken gets the cotangent 0.",
+        _where_type,
+        ufunc(np.where),
+        _where_gradient,
+        Elementwise(lambda h, attrs, condition, x, y: h.select(condition, x, y)),
+        _where_samples,
+    )
+)
+
+
+def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
+    """`x` where `condition` holds, else `y`, broadcast and promoted as NumPy does."""
+    chosen = as_tensor(condition)
+    if chosen.dtype is not bool_:
+        fail(DTypeError, f"where: the condition is not bool: {signature(chosen)}", "compare it: x != 0")
+    dtype = promoted("where", x, y)
+    branches = [converted("where", v, dtype) for v in (x, y)]
+    shape = broadcast_shape("where", chosen, *branches)
+    return cast(Tensor, apply(_where_op, *(expanded(t, shape) for t in (chosen, *branches))))
+
+
+def _cast_type(types: Types, attrs: Attrs) -> Types:
+    if len(types) != 1:
+        raise ArgumentError(f"takes 1 operand, not {len(types)}")
+    if attrs["dtype"] not in DTYPES:
+        raise DTypeError(f"{{0}} is {types[0]}, it cannot become {attrs['dtype']}")
+    return (types[0].with_dtype(attrs["dtype"]),)
+
+
+def _cast_body(h: Any, attrs: Attrs, x: Any) -> Any:
+    if x.dtype is attrs["dtype"]:
+        return x
+    return h.ne(x, h.constant(0, x.dtype)) if attrs["dtype"] is bool_ else h.cast(x, attrs["dtype"])
+
+
+def _cast_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
+    (x,) = tensors_of(node)
+    return (astype(g[0], x.dtype),) if x.dtype.is_float and g[0].dtype.is_float else (None,)
+
+
+def _cast_samples() -> list[Sample]:
+    # From a float to an integer, only values that fit: outside of the range the result is unspecified, as in NumPy.
+    made = [
+        Sample((Operand((23,), values="special" if to.is_float or to is bool_ else "ordinary", positive=to.kind == "u"),),
+               {"dtype": to}, FLOATS, smooth=to.is_float)
+        for to in DTYPES
+    ]  # fmt: skip
+    made += [Sample((Operand((23,)),), {"dtype": to}, tuple(d for d in ALL if not d.is_float)) for to in DTYPES]
+    return made + [Sample((Operand(s),), {"dtype": FLOATS[1]}, FLOATS[:1]) for s in ((0,), (1,), (3, 5), ())]
+
+
+_cast_op = register(
+    Op(
+        "cast",
+        "x converted to dtype as ndarray.astype: integers wrap, floats round to nearest even or truncate to integers"
+        " (unspecified outside of their range), bool is x != 0 (true for nan).",
+        _cast_type,
+        lambda arrays, attrs: (arrays[0].astype(attrs["dtype"].numpy),),
+        _cast_gradient,
+        Elementwise(_cast_body),
+        _cast_samples,
+    )
+)
+
+
+def astype(x: TensorLike, dtype: Any) -> Tensor:
+    """`x` converted to `dtype`; `x` itself if it has it."""
+    tensor, to = as_tensor(x), as_dtype(dtype)
+    return tensor if tensor.dtype is to else cast(Tensor, apply(_cast_op, tensor, dtype=to))
+
+
+stop_gradient = unary_function(
+    register(
+        Op(
+            "stop_gradient",
+            "x, through which no gradient flows: for differentiation it is a constant.",
+            same_type("biuf"),
+            lambda arrays, attrs: (arrays[0].copy(),),
+            lambda node, g: (None,),
+            Elementwise(lambda h, attrs, x: x),
+            lambda: [Sample(s.operands, s.attrs, s.dtypes, smooth=False) for s in unary(ALL)],
+        )
+    )
+)
+
+
+def _logical(name: str, doc: str, function: Any, body: Callable[..., Any]) -> Callable[..., Tensor]:
+    op = register(
+        Op(
+            name,
+            f"{doc} (Numbers count as x != 0, nan is true.)",
+            same_type("b", arity=function.nin),
+            ufunc(function),
+            lowering=Elementwise(lambda h, attrs, *operands: body(h, *operands)),
+            samples=lambda: (unary if function.nin == 1 else binary)((bool_,)),
+            exempt=_BOOLEAN,
+        )
+    )
+    return unary_function(op, to_bool) if function.nin == 1 else binary_function(op, to_bool)
+
+
+logical_and = _logical("logical_and", "x and y.", np.logical_and, lambda h, x, y: h.and_(x, y))
+logical_or = _logical("logical_or", "x or y.", np.logical_or, lambda h, x, y: h.or_(x, y))
+logical_xor = _logical("logical_xor", "Either x or y.", np.logical_xor, lambda h, x, y: h.xor(x, y))
+logical_not = _logical("logical_not", "not x.", np.logical_not, lambda h, x: h.not_(x))
+
+
+def _operator(symbol: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`& | ^ ~` for bools. On integers NumPy would work on bits, which graphc does not do: an error, not a surprise."""
+
+    def apply_operator(*operands: TensorLike) -> Tensor:
+        tensors = [as_tensor(x) for x in operands]
+        if not all(t.dtype is bool_ for t in tensors):
+            fail(DTypeError, f"{symbol} takes bools: {signature(*tensors)}", f"use graphc.{function.__name__}")
+        return function(*tensors)
+
+    return apply_operator
+
+
+install(
+    astype=astype,
+    logical_and_operator=_operator("&", logical_and),
+    logical_or_operator=_operator("|", logical_or),
+    logical_xor_operator=_operator("^", logical_xor),
+    logical_not_operator=_operator("~", logical_not),
+)

@@ -1,0 +1,165 @@
+"""Values that come from nowhere: placeholders, parameters, constants, positions and sizes.
+
+`placeholder`, `parameter` and `constant` are called through `graphc.build`; the functions here fill arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from graphc.build import Tensor, apply, as_dtype, constant
+from graphc.errors import ShapeError
+from graphc.graph import Attrs, Op, Types
+from graphc.ops.lowering import IndexValue
+from graphc.ops.operands import TensorLike, as_tensor, expanded
+from graphc.ops.registry import register
+from graphc.ops.samples import INTEGERS, NUMBERS, Sample
+from graphc.types import Dim, DType, Shape, Size, TensorType
+
+_NO_INPUT = "it has no operands to differentiate"
+_SOURCE = {
+    "reference": "its value is given, not computed",
+    "gradient": _NO_INPUT,
+    "lowering": "it is memory, bound by the runtime",
+    "samples": "it is an operand of every other op's samples",
+}
+
+
+def _declared(types: Types, attrs: Attrs) -> Types:
+    return (attrs["type"],)
+
+
+placeholder = register(
+    Op("placeholder", "placeholder(name, type): an input of a function.", _declared, unique=True, exempt=_SOURCE)
+)
+parameter = register(
+    Op(
+        "parameter",
+        "parameter(name, type, state): named state, read as it is at the start of a call.",
+        _declared,
+        unique=True,
+        exempt=_SOURCE,
+    )
+)
+
+
+def _constant_type(types: Types, attrs: Attrs) -> Types:
+    array = attrs["data"].array
+    return (TensorType(DType.of(array.dtype), array.shape),)
+
+
+register(
+    Op(
+        "constant",
+        "constant(data): the array `data.array`. Equal dtype, shape and bytes are one constant.",
+        _constant_type,
+        reference=lambda arrays, attrs: (attrs["data"].array,),
+        exempt={k: v for k, v in _SOURCE.items() if k != "reference"},
+    )
+)
+
+
+def _iota_type(types: Types, attrs: Attrs) -> Types:
+    if not 0 <= attrs["axis"] < len(attrs["shape"]):
+        raise ShapeError(f"there is no axis {attrs['axis']} in shape {list(attrs['shape'])}")
+    return (TensorType(attrs["dtype"], tuple(attrs["shape"])),)
+
+
+def _iota(arrays: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
+    shape, axis = attrs["shape"], attrs["axis"]
+    line = np.arange(shape[axis]).astype(attrs["dtype"].numpy)
+    column = line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return (np.ascontiguousarray(np.broadcast_to(column, shape)),)
+
+
+def _iota_samples() -> list[Sample]:
+    shapes: tuple[tuple[Shape, int], ...] = (((7,), 0), ((3, 300), 1), ((5, 2), 0), ((0, 4), 0), ((1,), 0))
+    return [
+        Sample((), {"shape": shape, "dtype": dtype, "axis": axis}, (dtype,)) for shape, axis in shapes for dtype in NUMBERS
+    ]
+
+
+_iota_op = register(
+    Op(
+        "iota",
+        "iota(shape, dtype, axis): result[i] = i[axis], converted to dtype (integers wrap).",
+        _iota_type,
+        _iota,
+        lowering=IndexValue(),
+        samples=_iota_samples,
+        exempt={"gradient": _NO_INPUT},
+    )
+)
+
+register(
+    Op(
+        "dim_value",
+        "dim_value(size, dtype): a size as a scalar; of a named size, its value at the call.",
+        lambda types, attrs: (TensorType(attrs["dtype"]),),
+        lambda arrays, attrs: (np.asarray(attrs["size"], attrs["dtype"].numpy),),
+        samples=lambda: [
+            Sample((), {"size": 12, "dtype": d}, (d,)) for d in (*INTEGERS, *NUMBERS[-2:])
+        ],
+        exempt={"gradient": _NO_INPUT, "lowering": "a size is an argument of every kernel: it is read, not computed"},
+    )
+)
+
+
+def iota(shape: Sequence[Size] | Size, dtype: Any = "int64", axis: int = 0) -> Tensor:
+    """Positions along `axis`: result[i] = i[axis]."""
+    sizes = _shape(shape)
+    return cast(Tensor, apply(_iota_op, shape=sizes, dtype=as_dtype(dtype), axis=axis % max(len(sizes), 1)))
+
+
+def arange(stop: Size, dtype: Any = "int64") -> Tensor:
+    """0, 1, ..., stop - 1. `stop` may be a named size."""
+    return iota((stop,), dtype)
+
+
+def dim_value(size: Size, dtype: Any = "int64") -> Tensor:
+    """A size as a scalar tensor: a constant if it is one."""
+    kind = as_dtype(dtype)
+    return cast(Tensor, apply("dim_value", size=size, dtype=kind)) if isinstance(size, Dim) else constant(size, kind)
+
+
+def full(shape: Sequence[Size] | Size, value: TensorLike, dtype: Any = None) -> Tensor:
+    """An array of `shape` filled with the scalar `value`."""
+    scalar = as_tensor(value) if dtype is None else constant(value, dtype)
+    return expanded(scalar, _shape(shape))
+
+
+def zeros(shape: Sequence[Size] | Size, dtype: Any = "float32") -> Tensor:
+    """Zeros. (The default dtype is float32, not NumPy's float64.)"""
+    return full(shape, 0, dtype)
+
+
+def ones(shape: Sequence[Size] | Size, dtype: Any = "float32") -> Tensor:
+    """Ones. (The default dtype is float32, not NumPy's float64.)"""
+    return full(shape, 1, dtype)
+
+
+def zeros_like(x: TensorLike, dtype: Any = None) -> Tensor:
+    """Zeros of the shape and dtype of `x`."""
+    like = as_tensor(x)
+    return full(like.shape, 0, like.dtype if dtype is None else dtype)
+
+
+def ones_like(x: TensorLike, dtype: Any = None) -> Tensor:
+    """Ones of the shape and dtype of `x`."""
+    like = as_tensor(x)
+    return full(like.shape, 1, like.dtype if dtype is None else dtype)
+
+
+def full_like(x: TensorLike, value: TensorLike, dtype: Any = None) -> Tensor:
+    """`value` in the shape and dtype of `x`."""
+    like = as_tensor(x)
+    return full(like.shape, value, like.dtype if dtype is None else dtype)
+
+
+def _shape(shape: Sequence[Size] | Size) -> Shape:
+    return (shape,) if isinstance(shape, (int, Dim)) else tuple(shape)
+
+

@@ -1,0 +1,249 @@
+"""Elementwise functions of floats: roots, exponentials, logarithms, tanh and what networks are made of.
+
+Each op is one `register(Op(...))`. The accuracy that compiled code must reach is stated in `ulp`, against the NumPy
+reference; a name that is missing there has the same bits. Integers are converted to floats first, as NumPy does (where
+NumPy would use float16, graphc uses float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from graphc.build import Tensor, apply, fail, install, signature
+from graphc.errors import DTypeError
+from graphc.graph import Attrs, Node, Op
+from graphc.ops.arithmetic import reciprocal
+from graphc.ops.lowering import Elementwise
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    floating,
+    matched,
+    promoted,
+    result_of,
+    same_type,
+    tensors_of,
+    ufunc,
+    unary_function,
+)
+from graphc.ops.registry import register
+from graphc.ops.samples import Operand, Sample, binary, unary
+from graphc.ops.selection import where
+from graphc.ops.sources import ones_like, zeros_like
+from graphc.types import float64
+
+_ULP = {"float32": 2.0, "float64": 4.0}
+
+Gradient = Callable[[Node, Sequence[Any]], Sequence["Tensor | None"]]
+
+
+def _through(derivative: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Gradient:
+    """A gradient rule from `derivative(g, x, y)`: cotangent, operand, result."""
+    return lambda node, g: (derivative(g[0], tensors_of(node)[0], result_of(node)),)
+
+
+def _function(
+    name: str,
+    doc: str,
+    reference: Any,
+    derivative: Callable[[Tensor, Tensor, Tensor], Tensor],
+    body: Callable[[Any, Any], Any],
+    exact: bool = False,
+    **domain: Any,
+) -> Callable[[TensorLike], Tensor]:
+    op = Op(
+        name,
+        doc,
+        same_type("f"),
+        ufunc(reference),
+        _through(derivative),
+        Elementwise(lambda h, attrs, x: body(h, x)),
+        lambda: unary(**domain),
+        ulp={} if exact else _ULP,
+    )
+    return unary_function(register(op), floating)
+
+
+sqrt = _function(
+    "sqrt",
+    "The square root, correctly rounded; nan below 0, and -0 for -0.",
+    np.sqrt,
+    lambda g, x, y: g * 0.5 / y,
+    lambda h, x: h.sqrt(x),
+    exact=True,
+    positive=True,
+)
+exp = _function(
+    "exp", "e to the power of x; inf above the range, 0 below.", np.exp, lambda g, x, y: g * y, lambda h, x: h.exp(x)
+)
+expm1 = _function(
+    "expm1",
+    "exp(x) - 1 without cancellation near 0.",
+    np.expm1,
+    lambda g, x, y: g * (y + 1),
+    lambda h, x: h.expm1(x),
+)
+log = _function(
+    "log",
+    "The natural logarithm; -inf at 0, nan below.",
+    np.log,
+    lambda g, x, y: g / x,
+    lambda h, x: h.log(x),
+    positive=True,
+)
+log1p = _function(
+    "log1p",
+    "log(1 + x) without cancellation near 0; -inf at -1, nan below.",
+    np.log1p,
+    lambda g, x, y: g / (x + 1),
+    lambda h, x: h.log1p(x),
+    positive=True,
+)
+tanh = _function(
+    "tanh",
+    "The hyperbolic tangent.",
+    np.tanh,
+    lambda g, x, y: g * (1 - y * y),
+    lambda h, x: h.tanh(x),
+)
+
+
+def _sigmoid_reference(x: np.ndarray) -> np.ndarray:
+    e = np.exp(-np.abs(x))
+    return cast(np.ndarray, np.where(x >= 0, 1, e).astype(x.dtype) / (1 + e))
+
+
+def _sigmoid_body(h: Any, x: Any) -> Any:
+    zero, one = h.constant(0, x.dtype), h.constant(1, x.dtype)
+    e = h.exp(h.neg(h.abs(x)))  # at most 1: nothing overflows
+    return h.div(h.select(h.ge(x, zero), one, e), h.add(one, e))
+
+
+sigmoid = _function(
+    "sigmoid",
+    "1 / (1 + exp(-x)), computed without overflow.",
+    _sigmoid_reference,
+    lambda g, x, y: g * (y * (1 - y)),
+    _sigmoid_body,
+)
+
+
+def _relu_body(h: Any, x: Any) -> Any:
+    zero = h.constant(0, x.dtype)
+    return h.select(h.le(x, zero), zero, x)
+
+
+relu = _function(
+    "relu",
+    "x above 0, else 0 (+0 for -0); nan for nan. The derivative at 0 is 0; it reads the result, not x.",
+    lambda x: np.where(x <= 0, np.zeros((), x.dtype), x),
+    lambda g, x, y: where(y <= 0, zeros_like(g), g),
+    _relu_body,
+    exact=True,
+)
+
+
+def _softplus_body(h: Any, x: Any) -> Any:
+    return h.add(h.maximum(x, h.constant(0, x.dtype)), h.log1p(h.exp(h.neg(h.abs(x)))))
+
+
+softplus = _function(
+    "softplus",
+    "log(1 + exp(x)), computed as max(x, 0) + log1p(exp(-|x|)); its derivative is sigmoid(x).",
+    lambda x: np.maximum(x, np.zeros((), x.dtype)) + np.log1p(np.exp(-np.abs(x))),
+    lambda g, x, y: g * sigmoid(x),
+    _softplus_body,
+)
+
+
+def _power_body(h: Any, attrs: Attrs, x: Any, y: Any) -> Any:
+    """C's pow through float64: exp(y * log|x|), then the special cases, the strongest last."""
+    result = x.dtype
+    x, y = (h.cast(v, float64) if result is not float64 else v for v in (x, y))
+    zero, one, half = (h.constant(c, float64) for c in (0.0, 1.0, 0.5))
+    infinity, nan = (h.constant(float(c), float64) for c in ("inf", "nan"))
+    size, whole = h.abs(x), h.eq(h.floor(y), y)
+    halved = h.mul(y, half)
+    odd = h.and_(whole, h.ne(h.floor(halved), halved))
+    power = h.exp(h.mul(y, h.log(size)))
+    power = h.select(h.and_(h.eq(size, one), h.eq(h.abs(y), infinity)), one, power)  # (-1) ** inf
+    power = h.select(h.and_(odd, h.lt(h.copysign(one, x), zero)), h.neg(power), power)
+    root_of_negative = h.and_(h.and_(h.lt(x, zero), h.lt(size, infinity)), h.not_(whole))
+    power = h.select(h.and_(root_of_negative, h.eq(y, y)), nan, power)
+    power = h.select(h.or_(h.eq(y, zero), h.eq(x, one)), one, power)  # also of nan
+    return power if result is float64 else h.cast(power, result)
+
+
+def _power_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
+    x, y = tensors_of(node)
+    zero = zeros_like(g[0])
+    of_base = where(y == 0, zero, g[0] * (y * power(x, y - 1)))
+    of_exponent = where((x == 0) & (y >= 0), zero, g[0] * (result_of(node) * log(x)))
+    return of_base, of_exponent
+
+
+def _power_samples() -> list[Sample]:
+    whole = Operand((12,), values=(-3, -2, -1, 0, 1, 2, 3, 5, 0.5, -0.5, 1e9, np.inf))
+    bases = Operand((12,), values=(-2.5, -1, -0.0, 0.0, 1, 3, -np.inf, -7, -1.5, np.inf, -1, -1))
+    base, exponent = Operand((31,), values="ordinary", positive=True), Operand((31,), values="ordinary")
+    return [*binary(positive=True), Sample((base, exponent)), Sample((bases, whole), smooth=False), *binary()[:1]]
+
+
+_power_op = register(
+    Op(
+        "power",
+        "x ** y of floats with the special cases of C's pow. Computed in float64 as exp(y * log|x|): correct to rounding"
+        " for float32; for float64 the relative error grows with the result's exponent, up to 4e-13 near overflow.",
+        same_type("f", arity=2),
+        ufunc(np.power),
+        _power_gradient,
+        Elementwise(_power_body),
+        _power_samples,
+        ulp={"float32": 1.0, "float64": 2000.0},
+    )
+)
+
+_LARGEST_PRODUCT = 8  # exponents up to here become products
+
+
+def power(x: TensorLike, y: TensorLike) -> Tensor:
+    """`x ** y`. Constant exponents -1, 0, 0.5 and 1 to 8 become products, a reciprocal or a square root.
+
+    An integer to the power of a constant non-negative int is a product too and wraps; other integer powers are a
+    DTypeError (convert to a float).
+    """
+    if type(y) in (int, float):
+        base, exponent = as_tensor(x), cast(float, y)
+        composed = _composed_power(base, exponent)
+        if composed is not None:
+            return composed
+    dtype = promoted("power", x, y)
+    if not dtype.is_float:
+        tensors = [as_tensor(v) for v in (x, y)]
+        fail(DTypeError, f"power: an integer power needs a constant exponent >= 0: {signature(*tensors)}",
+             "convert to a float first: x.astype('float64')")  # fmt: skip
+    return cast(Tensor, apply(_power_op, *matched("power", x, y, dtype=dtype)))
+
+
+def _composed_power(x: Tensor, exponent: float) -> Tensor | None:
+    """`x ** exponent` in products, None where it needs the op."""
+    of_integers = x.dtype.is_integer and type(exponent) is int and exponent >= 0
+    if not of_integers and not (x.dtype.is_float and exponent in (-1, 0, 0.5, *range(1, _LARGEST_PRODUCT + 1))):
+        return None
+    if exponent == 0.5:
+        return sqrt(x)
+    if exponent == -1:
+        return reciprocal(x)
+    result, square, left = None, x, int(exponent)
+    while left:  # square and multiply; integers wrap, so any order gives the same bits
+        if left & 1:
+            result = square if result is None else result * square
+        left >>= 1
+        square = square * square if left else square
+    return ones_like(x) if result is None else result
+
+
+install(power=power)
