@@ -1,6 +1,6 @@
 """Branches, bound names and register updates on top of `Builder`: what schedules with tiles and blocks need.
 
-`branch` opens an If whose registers are found by themselves; `bind` names an index at the current depth, so that what
+`branch` opens an If whose registers are found by themselves; `bind` and `opaque` name an index at the current depth, so that what
 is computed from it stays inside the open block instead of moving out of it.
 """
 
@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from graphc.loops.builder import Builder, Level, Scalar
-from graphc.loops.ir import Assign, Expr, If, Let, Reg, Var
+from graphc.loops.ir import I64, Assign, Expr, If, Let, Load, Reg, Store, Var, const
 from graphc.types import Dim, Size
 
 
@@ -35,6 +35,18 @@ def bind(builder: Builder, stem: str, size: Size) -> Dim:
     """A symbol for the value that `size` has here, belonging to the innermost open block."""
     var = Var(builder.fresh(stem))
     builder.emit(Let(var, builder.index(size).expr))
+    builder.symbols[var.name] = Scalar(var, builder.depth)
+    return Dim.symbol(var.name)
+
+
+def opaque(builder: Builder, stem: str, size: Size, cell: str) -> Dim:
+    """Like `bind`, through `cell` (int64 scratch): LLVM then takes the value as given.
+
+    Otherwise its loop strength reduction looks through minima and divisions and computes them again in inner loops.
+    """
+    builder.emit(Store(cell, const(0), builder.index(size).expr))
+    var = Var(builder.fresh(stem))
+    builder.emit(Let(var, Load(cell, const(0), I64)))
     builder.symbols[var.name] = Scalar(var, builder.depth)
     return Dim.symbol(var.name)
 

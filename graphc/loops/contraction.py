@@ -19,14 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.loops.blocks import bind, branch
+from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import Source, pack
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan
 from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum
+from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum
 
 
 def generate(
@@ -120,6 +120,8 @@ class _Emitter:
         s, dtype, b = self.schedule, self.problem.dtype, self.builder
         length = -(-s.block // s.lanes) * s.lanes
         self.packed_rows = -(-(s.height + 1) // s.lanes) * s.lanes
+        self.cell = b.fresh("cell")
+        b.emit(Scratch(self.cell, int64, 1))
         self.b_panel, self.a_panel, self.partial = "", "", ""
         if s.pack_b:
             self.b_panel = b.fresh("packed_b")
@@ -189,7 +191,7 @@ class _Emitter:
         b, s = self.builder, self.schedule
         if s.rows_known:
             with b.loop("tile", self.rows.start, self.rows.stop) as t:
-                row = bind(b, "row", self._tile_start(t))
+                row = opaque(b, "row", self._tile_start(t), self.cell)
                 a = self._a_view(block, row)
                 count = self._tile_count()
                 tall = None if s.tall in (0, count) else b.lt(b.index(t), b.index(s.tall))
@@ -204,7 +206,8 @@ class _Emitter:
         rest = bind(b, "rest", rows - full * s.height - talls)
         with b.loop("tile", 0, full + ceildiv(rest, SHORT)) as t:
             inside = minimum(t, full)
-            row = bind(b, "row", self.rows.start + inside * s.height + minimum(t, talls) + (t - inside) * SHORT)
+            place = self.rows.start + inside * s.height + minimum(t, talls) + (t - inside) * SHORT
+            row = opaque(b, "row", place, self.cell)
             a = self._a_view(block, row)
             index = b.index(t)
             tall, short = b.lt(index, b.index(talls)), b.ge(index, b.index(full))
