@@ -42,9 +42,8 @@ def graphc_step(images: np.ndarray, labels: np.ndarray, threads: int) -> tuple[S
 def torch_step(images: np.ndarray, labels: np.ndarray, state: dict[str, np.ndarray]) -> Step:
     """The same step in PyTorch eager, from the same parameters."""
     model = torch.nn.Sequential(torch.nn.Linear(PIXELS, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, CLASSES))
-    names = {"0": "hidden", "2": "output"}
-    tensors = {key: torch.from_numpy(state[key.replace(key[0], names[key[0]], 1)].T.copy()) for key in model.state_dict()}
-    model.load_state_dict(tensors)
+    names = {"0.weight": "hidden.weight", "0.bias": "hidden.bias", "2.weight": "output.weight", "2.bias": "output.bias"}
+    model.load_state_dict({key: torch.from_numpy(state[name].T.copy()) for key, name in names.items()})
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
 
@@ -92,7 +91,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=100, help="calls of each side in a round")
     options = parser.parse_args()
-    print(f"Adam step {PIXELS}-{HIDDEN}-{CLASSES}, batch {options.batch} (symbolic), PyTorch {torch.__version__} eager, fused")
+    print(f"Adam step {PIXELS}-{HIDDEN}-{CLASSES}, batch {options.batch} (symbolic), PyTorch {torch.__version__} eager")
     print("\n| threads | graphc, us | PyTorch, us | PyTorch / graphc |\n|---|---|---|---|", flush=True)
     ratios = []
     for threads in options.threads:

@@ -15,7 +15,7 @@ DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: "
 
 
 def load_idx(path: Path) -> np.ndarray:
-    """The array in an IDX file, plain or gzipped (recognised by its first bytes). Raises ValueError for anything else."""
+    """The array in an IDX file, plain or gzipped (by its first bytes). Raises ValueError for anything else."""
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
@@ -25,7 +25,7 @@ def load_idx(path: Path) -> np.ndarray:
     start = 4 + 4 * rank
     shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
     if len(data) != start + math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{path}: {len(data)} bytes are not the {start} of the header and an array of shape {list(shape)}")
+        raise ValueError(f"{path}: {len(data)} bytes are not a header of {start} and an array of shape {list(shape)}")
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
@@ -36,7 +36,12 @@ def load_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     Raises FileNotFoundError, which lists the names.
     """
     arrays = []
-    for stem, kind in (("train-images", "idx3"), ("train-labels", "idx1"), ("t10k-images", "idx3"), ("t10k-labels", "idx1")):
+    for stem, kind in (
+        ("train-images", "idx3"),
+        ("train-labels", "idx1"),
+        ("t10k-images", "idx3"),
+        ("t10k-labels", "idx1"),
+    ):
         names = [f"{stem}{dot}{kind}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
         found = [folder / name for name in names if (folder / name).is_file()]
         if not found:

@@ -93,7 +93,8 @@ def train(data: Data, epochs: int, seed: int, threads: int | None, dump: Path | 
                 progress.advance()
             right = accuracy(predict(data.test_images), data.test_labels)
             mean = total / len(data.images)
-            progress.line(f"epoch {epoch:3}  loss {mean:.4f}  accuracy {right:.4f}  {1e3 * seconds / steps:.3f} ms a step")
+            each = 1e3 * seconds / steps
+            progress.line(f"epoch {epoch:3}  loss {mean:.4f}  accuracy {right:.4f}  {each:.3f} ms a step")
 
     predicted = predict(data.test_images)
     check_saving(model, predicted, data, threads)

@@ -91,7 +91,7 @@ def test_idx_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_bytes(bytes([0, 0, 0x0B, 1]) + (2).to_bytes(4, "big") + b"\x01\x00\xff\xff")
     assert load_idx(path).tolist() == [256, -1]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"11 bytes are not the 8 of the header and an array of shape \[2\]"):
+    with pytest.raises(ValueError, match=r"11 bytes are not a header of 8 and an array of shape \[2\]"):
         load_idx(path)
     path.write_bytes(b"<html>")
     with pytest.raises(ValueError, match="is not an IDX file"):
@@ -121,7 +121,9 @@ def test_progress_prints_lines_without_a_terminal(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "epoch 1\n" and progress.done == 2
 
 
-def test_progress_draws_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_draws_a_bar_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")

@@ -24,7 +24,9 @@ def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
 def test_softmax_and_its_logarithm() -> None:
     x = placeholder("x", ("n", 4), "float64")
     np.testing.assert_allclose(functional.log_softmax(x).eval({x: LOGITS}), log_softmax(LOGITS), rtol=1e-14)
-    np.testing.assert_allclose(functional.softmax(x, axis=0).eval({x: LOGITS}), np.exp(log_softmax(LOGITS, 0)), rtol=1e-14)
+    np.testing.assert_allclose(
+        functional.softmax(x, axis=0).eval({x: LOGITS}), np.exp(log_softmax(LOGITS, 0)), rtol=1e-14
+    )
     extreme = np.array([[1000.0, 0.0, -1000.0, 1000.0]])
     np.testing.assert_array_equal(functional.softmax(x).eval({x: extreme}), [[0.5, 0, 0, 0.5]])
     np.testing.assert_array_equal(functional.log_softmax(x).eval({x: extreme})[0, 1], -1000 - np.log(2.0))
@@ -56,7 +58,9 @@ def test_cross_entropy_of_probabilities_of_one_row_and_of_an_image() -> None:
 
 def test_mse_and_binary_cross_entropy() -> None:
     x, y = RNG.normal(size=6), RNG.integers(0, 2, 6)
-    np.testing.assert_allclose(functional.mse_loss(constant(x), constant(x[::-1].copy())).eval(), ((x - x[::-1]) ** 2).mean())
+    np.testing.assert_allclose(
+        functional.mse_loss(constant(x), constant(x[::-1].copy())).eval(), ((x - x[::-1]) ** 2).mean()
+    )
     expected = np.logaddexp(0, x) - x * y
     for targets in (y, y.astype(bool), y.astype(float)):
         losses = functional.binary_cross_entropy_with_logits(constant(x), constant(targets), "none")
@@ -165,7 +169,7 @@ def test_module_messages() -> None:
         _ = ReLU().weight
     with pytest.raises(ArgumentError, match="'a.b' cannot be an attribute"):
         ReLU().register_parameter("a.b", np.ones(1))
-    with pytest.raises(TypeError, match="Module has no forward"):
+    with pytest.raises(ArgumentError, match=r"Module has no forward\(\)"):
         Module()(placeholder("x", ()))
 
 
@@ -210,15 +214,15 @@ def test_files_hold_any_name_and_no_objects(tmp_path: Path) -> None:
         save({"bad": np.array([object()])}, path)
     assert list(load(path)) == list(state), "a failed save leaves the old file"
     np.savez(path, bad=np.array([{}], dtype=object))
-    with pytest.raises(ArgumentError, match="not an .npz file of plain arrays"):
+    with pytest.raises(ArgumentError, match="Object arrays cannot be loaded"):
         load(path)
     path.write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(ArgumentError, match="not an .npz file of plain arrays"):
         load(path)
     np.save(tmp_path / "one.npy", np.ones(3))
-    with pytest.raises(ArgumentError, match="a single array"):
+    with pytest.raises(ArgumentError, match="not an .npz file of plain arrays"):
         load(tmp_path / "one.npy")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", b"nothing")
-    with pytest.raises(ArgumentError):
+    with pytest.raises(ArgumentError, match="not an .npz file of plain arrays"):
         load(path)

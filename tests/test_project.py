@@ -25,7 +25,7 @@ LAYERS = [
     {"loops"},
     {"llvm"},
     {"runtime"},
-    {"compile"},
+    {"freeze", "compile"},
     {"nn", "optim", "train", "cli"},
     {"__init__", "__main__"},
 ]
@@ -36,7 +36,11 @@ ALLOWED = {("graphc.state", "build")}
 def sources() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
     found = {}
-    for folder, package in ((ROOT / "graphc", "graphc"), (ROOT / "passes", "graphc.passes"), (ROOT / "runtime", "graphc.runtime")):
+    for folder, package in (
+        (ROOT / "graphc", "graphc"),
+        (ROOT / "passes", "graphc.passes"),
+        (ROOT / "runtime", "graphc.runtime"),
+    ):
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(folder)
             if folder.name == "graphc" and relative.parts[0] in ("passes", "runtime"):
@@ -87,7 +91,9 @@ def test_every_module_keeps_to_its_layer() -> None:
 
 
 def test_the_layer_check_sees_what_it_should() -> None:
-    assert broken_imports("graphc.types", {"graphc.graph.Node"}) == ["graphc.types imports graphc.graph.Node of a higher layer"]
+    assert broken_imports("graphc.types", {"graphc.graph.Node"}) == [
+        "graphc.types imports graphc.graph.Node of a higher layer"
+    ]
     assert broken_imports("graphc.passes.fuse", {"graphc.llvm.emit"})
     assert broken_imports("graphc.loops.lower", {"llvmlite.binding"}) == ["graphc.loops.lower imports llvmlite"]
     assert broken_imports("graphc.compile", {"passes.pipeline"})
@@ -113,9 +119,12 @@ def test_dependencies_are_the_three() -> None:
 
 
 def test_files_are_short_and_say_what_they_are() -> None:
-    python = [*sources().values(), *(p for part in ("tests", "examples", "benchmarks") for p in (ROOT / part).glob("*.py"))]
-    long = {str(p.relative_to(ROOT)): n for p in python if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
-    silent = [str(p.relative_to(ROOT)) for p in python if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
+    python = list(sources().values())
+    for folder in ("tests", "examples", "benchmarks"):
+        python += (ROOT / folder).glob("*.py")
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in python}
+    long = {name: count for name, text in texts.items() if (count := len(text.splitlines())) > 400}
+    silent = [name for name, text in texts.items() if not ast.get_docstring(ast.parse(text))]
     assert not long and not silent, f"over 400 lines: {long}; no docstring: {silent}"
 
 
@@ -186,7 +195,8 @@ def blocks(language: str) -> list[str]:
 
 def test_the_readme_starts_with_the_two_commands() -> None:
     install = "python3 -m venv .venv && .venv/bin/python -m pip install -e '.[{}]' && .venv/bin/python {}\n"
-    assert blocks("sh")[:2] == [install.format("examples", "examples/train_digits.py"), install.format("test", "-m pytest")]
+    commands = [install.format("examples", "examples/train_digits.py"), install.format("test", "-m pytest")]
+    assert blocks("sh")[:2] == commands
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
@@ -203,7 +213,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
 
 def with_tree() -> dict[str, str]:
     """An environment in which the tree can be imported, installed or not."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("GRAPHC_")} | {"PYTHONPATH": str(ROOT)}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GRAPHC_")}
+    return kept | {"PYTHONPATH": str(ROOT)}
 
 
 def test_the_assembly_in_the_readme_is_what_graphc_prints() -> None:

@@ -1,4 +1,4 @@
-"""The layers. A new one is a `Module` with a `forward`; see the module's docstring for how parameters get their names."""
+"""The layers. A new one is a `Module` with a `forward`; `graphc.nn.module` says how parameters get their names."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ number, as in a bare `Sequential`, gets `layers.` in front of it in the graph.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from graphc.build import Parameter, Tensor, fail, parameter
+from graphc.build import Parameter, fail, parameter
 from graphc.errors import ArgumentError
 from graphc.nn.state_dict import load_arrays
 
@@ -25,6 +25,8 @@ class Module:
     A module that is assigned to an attribute is a child of that name, a `graphc.Parameter` that is assigned is a
     parameter of that name, and `register_parameter` declares one by its initial array.
     """
+
+    forward: Callable[..., Any]  # a method of the subclass: builds the graph of this module for its arguments
 
     def __init__(self) -> None:
         self._children: dict[str, Module] = {}
@@ -76,11 +78,9 @@ class Module:
             fail(ArgumentError, f"{type(self).__name__}: {name!r} cannot be an attribute")
         self._registry("_parameters", name)[name] = np.asarray(array)
 
-    def forward(self, *inputs: Tensor) -> Any:
-        """Build the graph of this module for `inputs`. Every subclass has its own."""
-        raise TypeError(f"{type(self).__name__} has no forward()")
-
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if not hasattr(type(self), "forward"):
+            fail(ArgumentError, f"{type(self).__name__} has no forward()")
         return self.forward(*inputs, **options)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
@@ -123,5 +123,5 @@ class Module:
     def __repr__(self) -> str:
         if not self._children:
             return f"{type(self).__name__}({self.describe()})"
-        lines = [f"  ({name}): {str(child)}".replace("\n", "\n  ") for name, child in self._children.items()]
+        lines = [f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
         return "\n".join([f"{type(self).__name__}({self.describe()}", *lines, ")"])

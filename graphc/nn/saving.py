@@ -32,11 +32,12 @@ def save(state: Mapping[str, ArrayLike], path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name. Raises ArgumentError for a file that is none, or that holds objects."""
+    arrays = {}
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with archive:
-            return {key: archive[key] for key in archive.files}
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
     except (ValueError, zipfile.BadZipFile) as error:
         raise ArgumentError(f"{os.fspath(path)} is not an .npz file of plain arrays: {error}") from error
+    return arrays

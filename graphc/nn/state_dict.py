@@ -1,4 +1,4 @@
-"""Loading named arrays into parameters, as `Module` and the optimisers both do it: everything is checked, then copied."""
+"""Loading named arrays into parameters, for `Module` and the optimisers alike: all is checked, then copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from graphc.build import Parameter, fail
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 
 
-def load_arrays(parameters: Mapping[str, Parameter], state: Mapping[str, ArrayLike], owner: str, hint: str = "") -> None:
+def load_arrays(
+    parameters: Mapping[str, Parameter], state: Mapping[str, ArrayLike], owner: str, hint: str = ""
+) -> None:
     """Copy `state` into `parameters`, key by key. The keys must be the same, and so must each shape.
 
     Raises ArgumentError, ShapeError or DTypeError, which name keys and types; then no parameter has changed.

@@ -64,7 +64,9 @@ class Optimizer:
         result = self.begin()
         for one, gradient in gradients.items():
             if gradient.shape != one.shape:
-                fail(ShapeError, f"{self.name}: the gradient of {one.name} is {gradient.type}, the parameter {one.type}")
+                fail(
+                    ShapeError, f"{self.name}: the gradient of {one.name} is {gradient.type}, the parameter {one.type}"
+                )
             result |= self.move(one, gradient)
         return result
 

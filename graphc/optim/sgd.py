@@ -1,9 +1,9 @@
 """Stochastic gradient descent, as `torch.optim.SGD` (PyTorch documentation; momentum after Sutskever et al. 2013).
 
-    g = gradient + weight_decay * p
-    m = momentum * m + g                        # slot "momentum_buffer"; only with momentum
-    g = g + momentum * m  if nesterov else  m
-    p = p - lr * g
+g = gradient + weight_decay * p
+m = momentum * m + g                        # slot "momentum_buffer"; only with momentum
+g = g + momentum * m  if nesterov else  m
+p = p - lr * g
 """
 
 from __future__ import annotations
