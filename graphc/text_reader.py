@@ -33,7 +33,8 @@ IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*")
 LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None, "nan": np.nan, "inf": np.inf, "graph": ...}
 LITERALS |= {dtype.short: dtype for dtype in (*DTYPES, token)}
 
-_SPACE = re.compile(r"(?:\s+|#[^\n]*)*")
+_SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
+_BLANK = frozenset(" \t\r\n#")  # what _SPACE may begin with
 _VALUE = re.compile(r"%[\w.]+")
 _WORD = re.compile(r"\w+")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
@@ -53,6 +54,7 @@ class Reader:
         self.text, self.constants, self.parameters = text, constants, parameters
         self.position = 0
         self.values: dict[str, Value] = {}
+        self.types: dict[str, TensorType] = {}
         self.comments: list[tuple[Node, str]] = []
 
     def read(self) -> Graph:
@@ -71,10 +73,10 @@ class Reader:
         self.expect("{")
         inputs: list[Value] = []
         while not self.peek("return"):
-            if self.peek("input") or self.peek("parameter"):
-                inputs.append(self.source())
-            elif self.peek("%"):
+            if self.peek("%"):
                 self.node()
+            elif self.peek("input") or self.peek("parameter"):
+                inputs.append(self.source())
             else:
                 self.fail("expected a line: input, parameter, %value or return")
         self.expect("return")
@@ -279,7 +281,9 @@ class Reader:
         start = self.position
         text = self.match(_TYPE, "a type such as f32[batch,10]")[0]
         try:
-            return TensorType.parse(text)
+            if text not in self.types:
+                self.types[text] = TensorType.parse(text)
+            return self.types[text]
         except (ValueError, SyntaxError):
             self.fail(f"{text} is no type", start)
 
@@ -308,14 +312,16 @@ class Reader:
 
     # The lexical level: all of these skip blanks and comments first.
     def skip(self) -> None:
-        found = _SPACE.match(self.text, self.position)
-        self.position = found.end() if found else self.position
+        if self.text[self.position : self.position + 1] in _BLANK:
+            found = _SPACE.match(self.text, self.position)
+            self.position = found.end() if found else self.position
 
     def peek(self, literal: str) -> bool:
         self.skip()
+        if not self.text.startswith(literal, self.position):
+            return False
         end = self.position + len(literal)
-        whole = not literal[-1].isalnum() or not re.match(r"[\w.]", self.text[end : end + 1])
-        return whole and self.text.startswith(literal, self.position)
+        return not literal[-1].isalnum() or not _WORD.match(self.text, end)
 
     def take(self, literal: str) -> bool:
         found = self.peek(literal)
