@@ -1,0 +1,283 @@
+"""The groups that fusion grows: what each may still become, and merging without ever making a cycle.
+
+Enter at `Groups`. Every member starts as a group of its own; `merge(a, b)` makes one of two if their domains join, every
+edge between them is one that loops can follow, and no path leads out of one and into the other. Reachability is kept
+as a bit set of ancestors for each group, so a test costs the group's direct producers, not the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from graphc.graph import Node
+from graphc.ops.lowering import ArgReduction, Contraction, Elementwise, Gather, Movement, Reduction
+from graphc.passes.domain import (
+    FULL,
+    ROW,
+    SPREAD,
+    Alignment,
+    Rows,
+    alignment,
+    class_of_shape,
+    is_total,
+    moved,
+    one_element,
+    reaches,
+    reduced_axes,
+)
+from graphc.passes.fusion_roles import Edge, Roles
+from graphc.types import Shape
+
+MOST_NODES = 512  # in one kernel: what LLVM compiles in a moment
+MOST_OPERANDS = 96
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What loops a group needs. `reduced` None: nothing is reduced yet, so `full` may still become a row of others."""
+
+    kind: str  # rows, contraction, or single: what stands alone
+    full: Shape
+    reduced: tuple[int, ...] | None = None
+    total: bool = False  # holds a total reduction
+    update: bool = False
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.full, self.reduced or ())
+
+
+def domain_of(node: Node, roles: Roles) -> Domain:
+    """The domain of a member by itself."""
+    kind, shape = node.op.lowering, node.types[0].shape
+    if isinstance(kind, Contraction):
+        return Domain("contraction", shape)
+    if isinstance(kind, (Reduction, ArgReduction)):
+        operand = node.inputs[0].type.shape
+        if isinstance(kind, Reduction) and is_total(node):
+            return Domain("single" if one_element(operand) else "rows", operand, total=True)
+        axes = reduced_axes(node)
+        trivial = not axes or all(operand[axis] == 1 for axis in axes)
+        return Domain("single" if trivial else "rows", operand, axes)
+    if isinstance(kind, (Elementwise, Movement, Gather)):
+        return Domain("rows", shape, update=node in roles.updates)
+    return Domain("single", shape)
+
+
+def joint(a: Domain, b: Domain) -> Domain | None:
+    """The domain of the nodes of both, or None if no kernel can hold them."""
+    if "single" in (a.kind, b.kind) or a.kind == b.kind == "contraction":
+        return None
+    if "contraction" in (a.kind, b.kind):
+        matmul, other = (a, b) if a.kind == "contraction" else (b, a)
+        fits = other.full == matmul.full and other.reduced is None and not other.total and not other.update
+        return matmul if fits else None
+    for x, y in ((a, b), (b, a)):
+        if one_element(x.full) and x.reduced is None and not x.total:
+            return y  # scalars go anywhere; the edges decide
+    if a.update != b.update:
+        return None
+    total = a.total or b.total
+    if a.reduced is not None and b.reduced is not None:
+        return replace(a, total=total) if a.rows == b.rows else None
+    if a.reduced is None and b.reduced is None:
+        return replace(a, total=total) if a.full == b.full else None
+    fixed, free = (a, b) if a.reduced is not None else (b, a)
+    if free.full == fixed.full:
+        return None if free.total and fixed.reduced else replace(fixed, total=total)
+    return replace(fixed, total=total) if alignment(free.full, fixed.rows) is not None else None
+
+
+@dataclass(eq=False)
+class Group:
+    """Members of one kernel to be. Bit i of `mask` says that it holds what was once group number i."""
+
+    domain: Domain
+    members: list[Node]
+    mask: int
+    ancestors: int = 0
+    producers: set[Group] = field(default_factory=set)
+    consumers: set[Group] = field(default_factory=set)
+    operands: set[Node] = field(default_factory=set)
+
+
+class Groups:
+    """All groups of a graph, and the merging of them."""
+
+    def __init__(self, roles: Roles) -> None:
+        self.roles = roles
+        self.of: dict[Node, Group] = {}
+        self.late: set[Node] = set()  # members that need a total of their own kernel: only its finish has them
+        self.row_elements: set[Node] = set()  # members of one element that are rows all the same (one row)
+        self._count = 0
+
+    def all(self) -> list[Group]:
+        """Every group once, ordered by the first member."""
+        return list(dict.fromkeys(self.of.values()))
+
+    def add(self, node: Node) -> Group:
+        """A new group for `node`, behind the groups that it reads."""
+        group = Group(domain_of(node, self.roles), [node], 1 << self._count)
+        self._count += 1
+        for edge in self.roles.edges[node]:
+            group.operands.add(edge.root.node)
+            producer = self.of.get(edge.root.node)
+            if producer is not None:
+                group.producers.add(producer)
+                producer.consumers.add(group)
+                group.ancestors |= producer.ancestors | producer.mask
+        self.of[node] = group
+        if isinstance(node.op.lowering, (Reduction, ArgReduction)):
+            if group.domain.total:
+                self.late.add(node)
+            elif one_element(node.types[0].shape):
+                self.row_elements.add(node)
+        return group
+
+    def merge(self, a: Group, b: Group) -> bool:
+        """Merge two groups if that is right; says whether it did."""
+        domain = joint(a.domain, b.domain) if a is not b else None
+        if domain is None or len(a.members) + len(b.members) > MOST_NODES or self._cycle(a, b):
+            return False
+        operands = (a.operands | b.operands) - set(a.members) - set(b.members)
+        if len(operands) > MOST_OPERANDS:
+            return False
+        edges = self._between(a, b)
+        if not all(self._follows(edge, domain) for edge in edges):
+            return False
+        late = self._late_with(edges, {a, b})
+        if late is None:
+            return False
+        self.late |= late
+        self.row_elements |= self._row_elements_with(edges, {a, b})
+        self._unite(a, b, domain, operands)
+        return True
+
+    def _cycle(self, a: Group, b: Group) -> bool:
+        """Whether a path leads from one to the other through a third."""
+        for first, second in ((a, b), (b, a)):
+            if second.ancestors & first.mask and any(
+                p is not first and p.ancestors & first.mask for p in second.producers
+            ):
+                return True
+        return False
+
+    def _between(self, a: Group, b: Group) -> list[Edge]:
+        small, other = (a, b) if len(a.members) <= len(b.members) else (b, a)
+        found: list[Edge] = []
+        for node in small.members:
+            found += [edge for edge in self.roles.edges[node] if self.of.get(edge.root.node) is other]
+            found += [edge for edge in self.roles.readers[node] if self.of.get(edge.user) is other]
+        return found
+
+    def _follows(self, edge: Edge, domain: Domain) -> bool:
+        """Whether the loops of `domain` can hand the root's value to the user without memory."""
+        steps = [node for node in edge.chain if isinstance(node.op.lowering, Movement)]
+        if domain.kind == "contraction":
+            return not steps and not isinstance(edge.user.op.lowering, Contraction)
+        rows, root, user = domain.rows, edge.root.node, edge.user
+        wanted = self._wanted(edge, rows)
+        if any(step.op.name == "slice" for step in steps) or wanted is None:
+            return False
+        if self._is_row(root, rows):
+            aligned: Alignment | None = alignment(edge.root.type.shape, rows)
+            shape = edge.root.type.shape
+            for step in steps:
+                aligned = moved(aligned, step, rows) if aligned is not None else None
+                shape = step.types[0].shape
+                if aligned is not None and SPREAD in aligned and not reaches(aligned, rows, FULL, shape):
+                    return False
+            return aligned is not None and reaches(aligned, rows, wanted, shape)
+        if one_element(edge.root.type.shape):
+            return not (isinstance(user.op.lowering, (Reduction, ArgReduction, Gather)) and not steps)
+        return not steps and wanted == FULL and edge.root.type.shape == rows.full
+
+    def _is_row(self, node: Node, rows: Rows) -> bool:
+        if node in self.row_elements:
+            return True
+        shape = node.types[0].shape
+        if not rows.reduced or one_element(shape):
+            return False
+        if isinstance(node.op.lowering, (Reduction, ArgReduction)):
+            return True
+        return shape != rows.full and alignment(shape, rows) is not None
+
+    def _wanted(self, edge: Edge, rows: Rows) -> str | None:
+        """The class as which the user reads the edge."""
+        user, shape = edge.user, edge.user.inputs[edge.position].type.shape
+        kind = user.op.lowering
+        if isinstance(kind, (Reduction, ArgReduction)):
+            if isinstance(kind, Reduction) and is_total(user):
+                return ROW if rows.reduced else FULL
+            return FULL
+        if isinstance(kind, Gather) and edge.position == 0:
+            row = rows.reduced == (user.attrs["axis"],) and user.types[0].shape[user.attrs["axis"]] == 1
+            return FULL if row and shape == rows.full else None
+        found = class_of_shape(shape, rows)
+        return ROW if found is not None and edge.root.node in self.row_elements and one_element(shape) else found
+
+    def _late_with(self, edges: Iterable[Edge], both: set[Group]) -> set[Node] | None:
+        """The further members that a merge makes late; None if one of them may not be."""
+        late: set[Node] = set()
+        stack = [edge for edge in edges if edge.root.node in self.late]
+        while stack:
+            edge = stack.pop()
+            user = edge.user
+            if user in self.late or user in late:
+                continue
+            scalar = one_element(user.types[0].shape) and isinstance(user.op.lowering, (Elementwise, Movement))
+            inside = [e.root.node for e in self.roles.edges[user] if self.of.get(e.root.node) in both]
+            if not scalar or any(n in self.row_elements or not one_element(n.types[0].shape) for n in inside):
+                return None
+            late.add(user)
+            stack += [e for e in self.roles.readers[user] if self.of.get(e.user) in both]
+        for edge in edges:  # a late member may read no row, even one of a single element
+            if edge.user in self.late | late and not is_reduction(edge.user) and edge.root.node in self.row_elements:
+                return None
+        return late
+
+    def _row_elements_with(self, edges: Iterable[Edge], both: set[Group]) -> set[Node]:
+        found: set[Node] = set()
+        stack = [edge for edge in edges if edge.root.node in self.row_elements]
+        while stack:
+            user = stack.pop().user
+            if user in found or is_reduction(user) or not one_element(user.types[0].shape):
+                continue
+            found.add(user)
+            stack += [e for e in self.roles.readers[user] if self.of.get(e.user) in both]
+        return found
+
+    def _unite(self, a: Group, b: Group, domain: Domain, operands: set[Node]) -> None:
+        into, gone = (a, b) if len(a.members) >= len(b.members) else (b, a)
+        into.domain, into.operands = domain, operands
+        into.members += gone.members
+        into.mask |= gone.mask
+        into.ancestors = (into.ancestors | gone.ancestors) & ~into.mask
+        for node in gone.members:
+            self.of[node] = into
+        for producer in gone.producers:
+            producer.consumers.discard(gone)
+            producer.consumers.add(into)
+        for consumer in gone.consumers:
+            consumer.producers.discard(gone)
+            consumer.producers.add(into)
+        into.producers = (into.producers | gone.producers) - {into, gone}
+        into.consumers = (into.consumers | gone.consumers) - {into, gone}
+        self._spread(into)
+
+    def _spread(self, group: Group) -> None:
+        """Tell every group behind `group` what is before it now."""
+        stack = [group]
+        while stack:
+            current = stack.pop()
+            above = current.ancestors | current.mask
+            for consumer in current.consumers:
+                if above & ~consumer.ancestors:
+                    consumer.ancestors |= above
+                    stack.append(consumer)
+
+
+def is_reduction(node: Node) -> bool:
+    """Whether the node folds axes away."""
+    return isinstance(node.op.lowering, (Reduction, ArgReduction))

@@ -1,0 +1,31 @@
+"""The passes of a compilation, in order, each with its reason.
+
+Enter at `optimize`. To add a pass, write it as a function Graph -> Graph in a file of its own and give it a line here.
+"""
+
+from __future__ import annotations
+
+from graphc.graph import Graph
+from graphc.observe import Observer
+from graphc.passes.fold_constants import fold_constants
+from graphc.passes.fuse import fuse, separate
+from graphc.passes.manager import Pass, run
+from graphc.passes.merge_duplicates import merge_duplicates
+from graphc.passes.remove_dead import remove_dead
+from graphc.passes.simplify import simplify
+
+# fmt: off
+PASSES: tuple[Pass, ...] = (
+    Pass("simplify", simplify, "gradients leave double negations, cuts and casts behind; scalars come out of broadcasts"),
+    Pass("fold_constants", fold_constants, "what depends on no input is computed once, here"),
+    Pass("simplify", simplify, "folded constants are ones and zeros that the rules know"),
+    Pass("merge_duplicates", merge_duplicates, "a + b and b + a are one value"),
+    Pass("remove_dead", remove_dead, "an update that changes nothing needs no kernel"),
+    Pass("fuse", fuse, "memory is slow: what can stay in registers stays there", instead=separate),
+)
+# fmt: on
+
+
+def optimize(graph: Graph, observer: Observer | None = None) -> Graph:
+    """A graph with the same results whose nodes are sources and kernels. InternalError if a pass breaks it."""
+    return run(PASSES, graph, observer)
