@@ -151,12 +151,11 @@ class Builder:
         load = Load(buffer, index.expr, VType(dtype))
         self.emit(If(inside.expr, (Let(old, load), Store(buffer, index.expr, new))))
 
-    @staticmethod
-    def lane_form(address: Size) -> tuple[bool, Size]:
+    def lane_form(self, address: Size) -> tuple[bool, Size]:
         """(True, address of lane 0) if lanes read consecutive elements, else (False, address)."""
         if any(m == (LANE,) and c == 1 for m, c in terms_of(address)):
             base = address - Dim.symbol(LANE)
-            if LANE not in symbols(base):
+            if not any(name in self.symbols and self.symbols[name].lanes > 1 for name in symbols(base)):
                 return True, base
         return False, address
 
@@ -170,18 +169,20 @@ class Builder:
         for level in self.levels:
             if key in level.memo:
                 return level.memo[key]
-        by_depth: dict[int, list[Scalar]] = {}
+        terms: list[tuple[Scalar, bool]] = []
         offset = 0
         for monomial, factor in size.terms:
             if not monomial:
                 offset = factor
-                continue
-            term = self._monomial(monomial, factor)
-            by_depth.setdefault(term.depth, []).append(term)
+            else:
+                terms.append((self._monomial(monomial, 1 if factor == -1 else factor), factor == -1))
+        terms.sort(key=lambda term: (term[0].depth, term[1]))  # outer levels first, what is added before the rest
         total: Scalar | None = None
-        for depth in sorted(by_depth):
-            for term in by_depth[depth]:
-                total = term if total is None else self.add(total, term)
+        for term, negative in terms:
+            if total is None:
+                total = self.sub(self.constant(0, int64), term) if negative else term
+            else:
+                total = self.sub(total, term) if negative else self.add(total, term)
         assert total is not None
         if offset:
             total = self.add(total, self.constant(offset, int64))

@@ -28,9 +28,9 @@ from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.ops.lowering import ArgReduction, Reduction
 from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, minimum, product, symbols
+from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum, product, symbols
 
-GRAIN = 32 * 1024  # cost units (about simple vector instructions per lane) that make a chunk worth handing over
+GRAIN = 16 * 1024  # simple vector instructions (about 5 us) that make a chunk worth handing over
 UNROLL = 4  # vectors in flight: enough to hide the latency of an addition
 STRAIGHT = 4  # rows of at most this many vectors are straight-line code
 
@@ -94,11 +94,9 @@ class RowsLowering:
         top = Point(start)
         totals = self._open_totals()
         chunk = Dim.symbol("chunk")
-        work = element_cost(self.graph) * product(self.shape.full[i] for i in self.reduced)
         if self.outer:
             rows = product(self.shape.full[i] for i in self.outer)
-            lane_work = self.shape.full[self.axes[-1]] if self.lane_kept else 1
-            share = ceildiv(GRAIN, work * lane_work) if isinstance(work * lane_work, int) else GRAIN // (work * lane_work) + 1
+            share = self._share(self._vectors([i for i in self.axes if i not in self.outer]))
             first, last = self._range(chunk, share, rows)
             with self.h.loop("i", first, last) as row:
                 point = self._row_point(top, row, rows)
@@ -109,7 +107,7 @@ class RowsLowering:
             chunks = ceildiv(rows, share)
         elif self.lane_kept:
             extent, block = self.shape.full[self.axes[-1]], self.h.lane_count * self.unroll
-            share = ceildiv(GRAIN, work * block) * block if isinstance(work, int) else block
+            share = self._share(self._vectors(self.reduced) * self.unroll) * block
             first, last = self._range(chunk, share, extent)
             self._lane_loop(first, last, self.unroll, top, lambda ps: self._row(ps, totals))
             chunks = ceildiv(extent, share)
@@ -119,6 +117,18 @@ class RowsLowering:
         for node, fold in totals.items():
             self.h.store(self.totals[node], chunk, fold.result(self.h), None)
         return chunks
+
+    def _vectors(self, axes: list[int]) -> Size:
+        """How many vectors the elements along `axes` make."""
+        sizes = [self.shape.full[i] for i in axes]
+        if axes and axes[-1] == self.lane_axis:
+            sizes[-1] = ceildiv(sizes[-1], self.h.lane_count)
+        return product(sizes)
+
+    def _share(self, vectors: Size) -> Size:
+        """How many pieces of so many vectors a chunk takes: enough to be worth handing over, at least one."""
+        work = vectors * element_cost(self.graph)
+        return ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
 
     @property
     def unroll(self) -> int:
@@ -187,7 +197,10 @@ class RowsLowering:
         if whole != start:
             with self.h.loop("j", start, whole, block) as j:
                 body([_child(point, symbol, j + (Dim.symbol(LANE) + n * lanes)) for n in range(unroll)])
-        if whole != stop:
+        if whole == 0 and isinstance(stop, int) and stop <= lanes:
+            mask = self.h.lt(self.h.symbols[LANE], self.h.constant(stop, int64)) if stop < lanes else None
+            body([_child(point, symbol, Dim.symbol(LANE), mask)])
+        elif whole != stop:
             with self.h.loop("j", whole, stop, lanes) as j:
                 left = self.h.index(stop - j)
                 mask = self.h.lt(self.h.symbols[LANE], left)
@@ -203,7 +216,7 @@ class RowsLowering:
         symbol = _symbol(self.axes[-1])
         made = []
         for first in range(0, extent, lanes):
-            left = self.h.constant(extent - first, self.h.symbols[LANE].dtype)
+            left = self.h.constant(extent - first, int64)
             mask = self.h.lt(self.h.symbols[LANE], left) if extent - first < lanes else None
             made.append(_child(points[0], symbol, Dim.symbol(LANE) + first, mask))
         return made

@@ -1,0 +1,183 @@
+"""From what a user hands to `function` to one Graph: inputs, parameters found by walking, updates, the nest of outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.build import Parameter, Tensor
+from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine
+from graphc.graph import Graph, Value, origin_of, topological_order
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A Graph and what the user's side of it looked like. `nest` is the outputs' nest with the tensors as leaves."""
+
+    graph: Graph
+    nest: Any
+    parameters: Mapping[str, Parameter]
+
+    def flatten_out(self, out: Any) -> list[np.ndarray | None]:
+        """`out=` arrays in the order of the results. ArgumentError where its nest is not that of the outputs."""
+        flat: list[np.ndarray | None] = []
+        _match(self.nest, out, flat)
+        return flat
+
+
+def freeze(
+    inputs: Sequence[Tensor], outputs: Any, updates: Mapping[Tensor, Tensor], default_updates: bool, name: str | None
+) -> Frozen:
+    """Check what was given and make the Graph. Raises ArgumentError, ShapeError, DTypeError."""
+    placeholders = _inputs(inputs)
+    leaves: list[Value] = []
+    _collect(outputs, leaves)
+    chosen = _updates(updates)
+    parameters = _parameters([*leaves, *chosen.values()])
+    while default_updates:
+        more = {
+            v: _state(v).default_update.ref  # type: ignore[union-attr]
+            for v in parameters
+            if v not in chosen and _state(v).default_update is not None
+        }
+        if not more:
+            break
+        chosen.update(more)
+        parameters = _parameters([*leaves, *chosen.values()])
+    for value in chosen:
+        if value not in parameters:
+            parameters.append(value)
+    _check_closed([*leaves, *chosen.values()], placeholders)
+    named = _by_name(parameters)
+    graph = Graph(
+        (*placeholders, *parameters),
+        (*leaves, *chosen.values()),
+        tuple(chosen),
+        name or "function",
+    )
+    return Frozen(graph, outputs, named)
+
+
+def _lines(value: Value) -> tuple[SourceLine, ...]:
+    origin = origin_of(value.node)
+    return origin.lines[:1] if origin else ()
+
+
+def _inputs(inputs: Sequence[Tensor]) -> list[Value]:
+    if isinstance(inputs, Tensor):
+        raise ArgumentError("the inputs of a function are a list of placeholders", hint="write function([x], ...)")
+    found: dict[str, Value] = {}
+    for position, tensor in enumerate(inputs):
+        if not isinstance(tensor, Tensor) or tensor.ref.op.name != "placeholder":
+            given = repr(tensor) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ArgumentError(f"input {position} of a function is not a placeholder: {given}")
+        name = tensor.ref.node.attrs["name"]
+        if name in found:
+            raise ArgumentError(f"two inputs are called {name}", (*_lines(found[name]), *_lines(tensor.ref)))
+        found[name] = tensor.ref
+    return list(found.values())
+
+
+def _collect(nest: Any, leaves: list[Value]) -> None:
+    if isinstance(nest, Tensor):
+        leaves.append(nest.ref)
+    elif isinstance(nest, (tuple, list)):
+        for item in nest:
+            _collect(item, leaves)
+    elif isinstance(nest, dict):
+        for item in nest.values():
+            _collect(item, leaves)
+    else:
+        hint = "an output is a tensor or a nest of tuples, lists and dicts of tensors; graphc.constant makes one of an array"
+        raise ArgumentError(f"an output is a {type(nest).__name__}, not a tensor", hint=hint)
+
+
+def unpack(nest: Any, results: Sequence[np.ndarray]) -> Any:
+    """`results` in the shape of `nest`."""
+    left = iter(results)
+
+    def build(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return next(left)
+        if isinstance(part, dict):
+            return {key: build(item) for key, item in part.items()}
+        items = [build(item) for item in part]
+        if isinstance(part, list):
+            return items
+        return type(part)(*items) if hasattr(part, "_fields") else tuple(items)
+
+    return build(nest)
+
+
+def _match(nest: Any, out: Any, flat: list[np.ndarray | None]) -> None:
+    if isinstance(nest, Tensor):
+        if out is not None and not isinstance(out, np.ndarray):
+            raise ArgumentError(f"out= has a {type(out).__name__} where an array belongs")
+        flat.append(out)
+        return
+    items = list(nest.values()) if isinstance(nest, dict) else list(nest)
+    if out is None:
+        given: list[Any] = [None] * len(items)
+    elif isinstance(nest, dict):
+        given = [out.get(key) for key in nest] if isinstance(out, dict) else [out]
+    else:
+        given = list(out) if isinstance(out, (tuple, list)) else [out]
+    if len(given) != len(items):
+        raise ArgumentError(f"out= has {len(given)} entries where the outputs have {len(items)}")
+    for item, array in zip(items, given, strict=True):
+        _match(item, array, flat)
+
+
+def _updates(updates: Mapping[Tensor, Tensor]) -> dict[Value, Value]:
+    chosen: dict[Value, Value] = {}
+    for target, new in updates.items():
+        if not isinstance(target, Tensor) or target.ref.op.name != "parameter":
+            given = repr(target) if isinstance(target, Tensor) else type(target).__name__
+            raise ArgumentError(f"updates has a key that is not a parameter: {given}")
+        name = target.ref.node.attrs["name"]
+        if not isinstance(new, Tensor):
+            raise ArgumentError(f"the update of {name} is a {type(new).__name__}, not a tensor", _lines(target.ref))
+        if new.shape != target.shape:
+            raise ShapeError(f"the update of {name} is {new.type}, the parameter is {target.type}", _lines(new.ref))
+        if new.dtype != target.dtype:
+            hint = f"write the update as (...).astype({target.dtype.name!r})"
+            raise DTypeError(f"the update of {name} is {new.type}, the parameter is {target.type}", _lines(new.ref), hint)
+        chosen[target.ref] = new.ref
+    return chosen
+
+
+def _parameters(values: Sequence[Value]) -> list[Value]:
+    """The parameters that values need, in a deterministic order."""
+    return [v for node in topological_order(v.node for v in values) for v in node.outputs if node.op.name == "parameter"]
+
+
+def _state(value: Value) -> Any:
+    return value.node.attrs["state"]
+
+
+def _check_closed(values: Sequence[Value], placeholders: Sequence[Value]) -> None:
+    """Every placeholder that the outputs need is an input."""
+    given = set(placeholders)
+    for node in topological_order(v.node for v in values):
+        if node.op.name == "placeholder" and Value(node) not in given:
+            name = node.attrs["name"]
+            raise ArgumentError(
+                f"the outputs need the placeholder {name}: {node.types[0]}, which is not among the inputs",
+                _lines(Value(node)),
+                f"add {name} to the list of inputs",
+            )
+
+
+def _by_name(parameters: Sequence[Value]) -> dict[str, Parameter]:
+    named: dict[str, Parameter] = {}
+    for value in parameters:
+        name = value.node.attrs["name"]
+        if name in named:
+            raise ArgumentError(f"two parameters are called {name}", (*_lines(named[name].ref), *_lines(value)))
+        named[name] = Parameter(value)
+    return named
+
+
