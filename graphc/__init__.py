@@ -18,17 +18,19 @@ from graphc.ops import *  # noqa: F403  # the functions that graphc.ops lists in
 from graphc.ops import __all__ as _functions
 
 if TYPE_CHECKING:
-    from graphc import nn, optim
+    from graphc import nn, optim, train
     from graphc.autodiff import grad, vjp
-    from graphc.compile import function
+    from graphc.compile import Function, function
     from graphc.settings import config
 
 _LAZY = {  # public name -> where it is; None: a package of that name
+    "Function": "graphc.compile",
     "config": "graphc.settings",
     "function": "graphc.compile",
     "grad": "graphc.autodiff",
     "nn": None,
     "optim": None,
+    "train": None,
     "vjp": "graphc.autodiff",
 }
 
