@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from graphc import settings
-from graphc.build import Tensor
+from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, GraphcError, InternalError, SourceLine
 from graphc.freeze import Frozen, freeze, unpack
-from graphc.graph import Graph, Value, origin_of
+from graphc.graph import Graph, origin_of
 from graphc.observe import Observer, reproducer
 from graphc.runtime.executable import Executable
 from graphc.target import Target
@@ -152,7 +150,7 @@ class Function:
 def function(
     inputs: Sequence[Tensor],
     outputs: Any,
-    updates: Mapping[Tensor, Tensor] | None = None,
+    updates: Mapping[Parameter, Tensor] | None = None,
     *,
     default_updates: bool = True,
     name: str | None = None,
@@ -225,7 +223,7 @@ def _executable(frozen: Frozen, native: _Native, threads: int | None) -> Executa
     names = list(native.objects)
     addresses = library.load(list(native.objects.values()), names) if names else {}
     kernels = {n: LoadedKernel(addresses[n], n in native.finishes, native.scratch[n]) for n in names}
-    states = {p.name: p.state for p in frozen.parameters.values()}
+    states = {name: p.state for name, p in frozen.parameters.items()}
     lines: dict[str, tuple[SourceLine, ...]] = {}
     for value in frozen.graph.inputs:
         origin = origin_of(value.node)

@@ -1,4 +1,4 @@
-"""From what a user hands to `function` to one Graph: inputs, parameters found by walking, updates, the nest of outputs."""
+"""From what a user hands to `function` to one Graph: inputs, parameters, updates, the nest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Frozen:
 
 
 def freeze(
-    inputs: Sequence[Tensor], outputs: Any, updates: Mapping[Tensor, Tensor], default_updates: bool, name: str | None
+    inputs: Sequence[Tensor], outputs: Any, updates: Mapping[Any, Tensor], default_updates: bool, name: str | None
 ) -> Frozen:
     """Check what was given and make the Graph. Raises ArgumentError, ShapeError, DTypeError."""
     placeholders = _inputs(inputs)
@@ -39,7 +39,7 @@ def freeze(
     parameters = _parameters([*leaves, *chosen.values()])
     while default_updates:
         more = {
-            v: _state(v).default_update.ref  # type: ignore[union-attr]
+            v: _state(v).default_update.ref
             for v in parameters
             if v not in chosen and _state(v).default_update is not None
         }
@@ -67,7 +67,7 @@ def _lines(value: Value) -> tuple[SourceLine, ...]:
 
 
 def _inputs(inputs: Sequence[Tensor]) -> list[Value]:
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, Tensor):  # type: ignore[unreachable]  # a caller without types
         raise ArgumentError("the inputs of a function are a list of placeholders", hint="write function([x], ...)")
     found: dict[str, Value] = {}
     for position, tensor in enumerate(inputs):
@@ -91,7 +91,7 @@ def _collect(nest: Any, leaves: list[Value]) -> None:
         for item in nest.values():
             _collect(item, leaves)
     else:
-        hint = "an output is a tensor or a nest of tuples, lists and dicts of tensors; graphc.constant makes one of an array"
+        hint = "outputs are tensors in tuples, lists and dicts; graphc.constant makes a tensor of an array"
         raise ArgumentError(f"an output is a {type(nest).__name__}, not a tensor", hint=hint)
 
 
@@ -144,14 +144,18 @@ def _updates(updates: Mapping[Tensor, Tensor]) -> dict[Value, Value]:
             raise ShapeError(f"the update of {name} is {new.type}, the parameter is {target.type}", _lines(new.ref))
         if new.dtype != target.dtype:
             hint = f"write the update as (...).astype({target.dtype.name!r})"
-            raise DTypeError(f"the update of {name} is {new.type}, the parameter is {target.type}", _lines(new.ref), hint)
+            raise DTypeError(
+                f"the update of {name} is {new.type}, the parameter is {target.type}", _lines(new.ref), hint
+            )
         chosen[target.ref] = new.ref
     return chosen
 
 
 def _parameters(values: Sequence[Value]) -> list[Value]:
     """The parameters that values need, in a deterministic order."""
-    return [v for node in topological_order(v.node for v in values) for v in node.outputs if node.op.name == "parameter"]
+    return [
+        v for node in topological_order(v.node for v in values) for v in node.outputs if node.op.name == "parameter"
+    ]
 
 
 def _state(value: Value) -> Any:
@@ -179,5 +183,3 @@ def _by_name(parameters: Sequence[Value]) -> dict[str, Parameter]:
             raise ArgumentError(f"two parameters are called {name}", (*_lines(named[name].ref), *_lines(value)))
         named[name] = Parameter(value)
     return named
-
-

@@ -183,4 +183,3 @@ class _Lowering:
         outer = operands.get(indices)
         name = self.names.get(outer) if outer is not None else None
         return Check(node.op.name, origin.lines if origin else (), name, limit)
-

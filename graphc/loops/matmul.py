@@ -20,7 +20,7 @@ def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: 
     """The kernel for one matmul and its epilogue."""
     matmul = shape.matmul
     a, b = matmul.inputs
-    batch, (m, n), k = shape.full[:-2], shape.full[-2:], a.type.shape[-1]
+    (m, n), k = shape.full[-2:], a.type.shape[-1]
     axes = [f"f{i}" for i in range(len(shape.full))]
     buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
     outputs = [(value, f"b{len(graph.inputs) + i}") for i, value in enumerate(graph.outputs)]
@@ -30,16 +30,14 @@ def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: 
     evaluator = Evaluator(builder, graph, buffers, extents, checks)
     index = tuple(Dim.symbol(axis) for axis in axes)
 
-    def epilogue(
-        h: Builder, value: Scalar, row: Size, col: Size, where: tuple[Size, ...], mask: Scalar | None
-    ) -> None:
-        place: dict[str, Size] = dict(zip(axes, (*where, row, col + Dim.symbol(LANE)), strict=True))
+    def epilogue(h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None) -> None:
+        place: dict[str, Size] = dict(zip(axes, (*batch, row, col + Dim.symbol(LANE)), strict=True))
         point = Point(place, mask, {Value(matmul): value})
         results = [evaluator.at(v, index, point) for v, _ in outputs]
         for (v, buffer), result in zip(outputs, results, strict=True):
             h.store(buffer, evaluator.placed(linear_address(index, v.type.shape), point), result, mask)
 
-    problem = Problem(dtype, batch, m, n, k, _operand(a, m, k, buffers), _operand(b, k, n, buffers))
+    problem = Problem(dtype, shape.full[:-2], m, n, k, _operand(a, m, k, buffers), _operand(b, k, n, buffers))
     schedule = contract(builder, problem, epilogue, target)
     params = [BufferParam(buffers[v], v.type.dtype, v.type.size) for v in graph.inputs]
     params += [BufferParam(buffer, v.type.dtype, v.type.size, writable=True) for v, buffer in outputs]

@@ -19,7 +19,10 @@ def print_program(program: Program) -> str:
     for parameter, source in program.updates:
         how = "in place" if parameter == source else f"copied from {source}"
         lines.append(f"  update {parameter} {how}")
-    lines += [f"  check {n}: {c.op} of {c.indices or 'computed indices'} below {c.limit}" for n, c in enumerate(program.checks)]
+    lines += [
+        f"  check {n}: {c.op} of {c.indices or 'computed indices'} below {c.limit}"
+        for n, c in enumerate(program.checks)
+    ]
     lines.append(f"  return {', '.join(program.outputs)}")
     return "\n".join(lines)
 

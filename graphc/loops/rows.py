@@ -24,7 +24,7 @@ from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
 from graphc.loops.folds import ArgFold, Fold, fold_for
-from graphc.loops.ir import BufferParam, LoopKernel
+from graphc.loops.ir import BufferParam, LoopKernel, Stmt
 from graphc.ops.lowering import ArgReduction, Reduction
 from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
 from graphc.target import Target
@@ -101,7 +101,9 @@ class RowsLowering:
             with self.h.loop("i", first, last) as row:
                 point = self._row_point(top, row, rows)
                 if self.lane_kept:
-                    self._lane_loop(0, self.shape.full[self.axes[-1]], self.unroll, point, lambda ps: self._row(ps, totals))
+                    self._lane_loop(
+                        0, self.shape.full[self.axes[-1]], self.unroll, point, lambda ps: self._row(ps, totals)
+                    )
                 else:
                     self._row([point], totals)
             chunks = ceildiv(rows, share)
@@ -161,7 +163,9 @@ class RowsLowering:
         straight = self._straight_points(points)
         for stage in self.stages:
             self._reduce(stage, points, straight)
-        here = [v for v in self.graph.outputs if self._class(v) == "row" or not self.reduced and self._class(v) == "full"]
+        here = [
+            v for v in self.graph.outputs if self._class(v) == "row" or (not self.reduced and self._class(v) == "full")
+        ]
         if not self._needs_finish():
             here += [v for v in self.graph.outputs if self._class(v) == "scalar"]
         for node, fold in totals.items():
@@ -256,7 +260,9 @@ class RowsLowering:
         ways = 1 if self.lane_kept or straight is not None else self.unroll
         vector = bool(self.reduced) or self.lane_kept
         width = self.h.lane_count if vector else 1
-        folds = {(n, g): fold_for(self.h, node, width, ways) for n, node in enumerate(nodes) for g in range(len(groups))}
+        folds = {
+            (n, g): fold_for(self.h, node, width, ways) for n, node in enumerate(nodes) for g in range(len(groups))
+        }
 
         def step(inner: list[Point]) -> None:
             for (n, g), fold in folds.items():
@@ -288,7 +294,7 @@ class RowsLowering:
         scalars = any(self._class(v) == "scalar" for v in self.graph.outputs)
         return scalars and bool(self.axes or self.totals)
 
-    def _finish(self, chunks: Size) -> tuple[object, ...]:
+    def _finish(self, chunks: Size) -> tuple[Stmt, ...]:
         """Totals over the chunks in chunk order, then the scalar results."""
         body, self.h.levels = self.h.levels, [type(self.h.levels[0])()]
         bound: dict[Value, Scalar] = {}
@@ -327,7 +333,7 @@ class RowsLowering:
             return tuple(Dim.symbol(_symbol(i)) if i in self.kept else 0 for i in range(len(full)))
         axes = [i for i in (kept if kind == "row" else range(len(full))) if full[i] != 1]
         if [s for s in shape if s != 1] != [full[i] for i in axes]:
-            raise InternalError(f"{kind} value of type {value.type} in a kernel over {full} reduced over {self.shape.reduced}")
+            raise InternalError(f"{kind} value {value.type} in a kernel over {full} reduced over {self.shape.reduced}")
         left = iter(axes)
         return tuple(0 if size == 1 else Dim.symbol(_symbol(next(left))) for size in shape)
 
