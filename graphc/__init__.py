@@ -18,10 +18,15 @@ from graphc.ops import *  # noqa: F403  # the functions that graphc.ops lists in
 from graphc.ops import __all__ as _functions
 
 if TYPE_CHECKING:
-    from graphc import nn, optim, train
-    from graphc.autodiff import grad, vjp
-    from graphc.compile import Function, function
-    from graphc.settings import config
+    # `x as x` tells type checkers that the name is public
+    from graphc import nn as nn
+    from graphc import optim as optim
+    from graphc import train as train
+    from graphc.autodiff import grad as grad
+    from graphc.autodiff import vjp as vjp
+    from graphc.compile import Function as Function
+    from graphc.compile import function as function
+    from graphc.settings import config as config
 
 _LAZY = {  # public name -> where it is; None: a package of that name
     "Function": "graphc.compile",
@@ -41,7 +46,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
     where_ = _LAZY[name]
-    found = importlib.import_module(f"graphc.{name}") if where_ is None else getattr(importlib.import_module(where_), name)
+    module = importlib.import_module(where_ or f"graphc.{name}")
+    found = module if where_ is None else getattr(module, name)
     globals()[name] = found
     return found
 

@@ -85,9 +85,9 @@ class Optimizer:
                 fail(ArgumentError, f"{self.name}: {one!r} is not a parameter", "pass model.parameters(), or a list")
             if not one.dtype.is_float:
                 fail(DTypeError, f"{self.name}: {one.name} is {one.type}: only floats can be trained")
-            if one.name in names:
+            if one.state.name in names:
                 fail(ArgumentError, f"{self.name}: two parameters are called {one.name}")
-            names.add(one.name)
+            names.add(one.state.name)
         if not parameters:
             fail(ArgumentError, f"{self.name}: there are no parameters to train")
 
