@@ -72,7 +72,7 @@ def compiled(graph: Graph) -> Function:
 def info(options: argparse.Namespace) -> str:
     """Versions, the target of this machine, the cache, and the table of settings."""
     target, now = host_target(), settings.current()
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("graphc", "numpy", "llvmlite", "networkx"))
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("graphc", "numpy", "llvmlite", "networkx"))
     files = [path for path in now.cache_dir.rglob("*") if path.is_file()] if now.cache_dir.is_dir() else []
     megabytes = sum(path.stat().st_size for path in files) / 1e6
     lines = [
@@ -86,3 +86,10 @@ def info(options: argparse.Namespace) -> str:
         settings.table(),
     ]
     return "\n".join(lines)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "(not installed, imported from its folder)"
