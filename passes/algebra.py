@@ -1,10 +1,10 @@
 """The table of algebraic rules: one a line, under the algebra that it says, with what it keeps.
 
 Enter at `RULES`. bits: the same bits for every operand, NaN, infinities, signed zeros, empty arrays and integers that
-wrap included (the bits inside of a NaN are not counted). ulp: within a few units in the last place. real: equal in real arithmetic only,
-used under `config(fast_math=True)`. What is missing is missing on purpose: x + 0.0 turns -0.0 into 0.0, x * 0.0 is NaN
-for infinities, x - x is NaN for them too, x / x as well. To add a rule, add a line and a before/after pair in
-tests/test_passes.py.
+wrap included (the bits inside of a NaN are not counted). ulp: within a few units in the last place. real: equal in
+real arithmetic only, used under `config(fast_math=True)`. What is missing is missing on purpose: x + 0.0 turns -0.0
+into 0.0, x * 0.0 is NaN for infinities, x - x is NaN for them too, x / x as well. To add a rule, add a line and a
+before/after pair in tests/test_passes.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def constant_last(*values: Value) -> bool:
 # fmt: off
 RULES: tuple[Rule, ...] = (
     # -(-x) = x
-    rule(lambda x: -(-x), lambda x: x, BITS),
+    rule(lambda x: ops.negative(-x), lambda x: x, BITS),
     # x + (-y) = x - y;  (-x) + y = y - x;  x - (-y) = x + y
     rule(lambda x, y: x + (-y), lambda x, y: x - y, BITS),
     rule(lambda x, y: (-x) + y, lambda x, y: y - x, BITS),

@@ -15,7 +15,16 @@ from typing import Union
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
-from graphc.ops.lowering import ArgReduction, Contraction, Elementwise, Gather, IndexValue, Movement, Reduction, ScatterAdd
+from graphc.ops.lowering import (
+    ArgReduction,
+    Contraction,
+    Elementwise,
+    Gather,
+    IndexValue,
+    Movement,
+    Reduction,
+    ScatterAdd,
+)
 from graphc.types import Shape
 
 VIEW, SCALAR, ROW, FULL = "view", "scalar", "row", "full"
@@ -182,7 +191,7 @@ def _scatter(graph: Graph, nodes: list[Node]) -> ScatterShape:
     others = [node for node in nodes if Value(node) not in views]
     if len(others) != 1 or not isinstance(others[0].op.lowering, ScatterAdd):
         raise _no_shape(graph, "a scatter_add stands alone")
-    return ScatterShape(others[0], others[0].types[0].shape, {v: VIEW for v in views} | {Value(others[0]): FULL})
+    return ScatterShape(others[0], others[0].types[0].shape, dict.fromkeys(views, VIEW) | {Value(others[0]): FULL})
 
 
 def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:
@@ -196,7 +205,7 @@ def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:
     for node in epilogue:
         if not isinstance(node.op.lowering, Elementwise) or node.types[0].shape != full:
             raise _no_shape(graph, f"{node.op.name} {node.types[0]} is no epilogue of {full}")
-    classes = {v: VIEW for v in views} | {Value(node): FULL for node in others}
+    classes = dict.fromkeys(views, VIEW) | {Value(node): FULL for node in others}
     return ContractionShape(matmuls[0], full, classes, epilogue)
 
 
@@ -287,7 +296,7 @@ class _Classifier:
         shape, base = operand.type.shape, ROW if self.rows.reduced else FULL
         if isinstance(node.op.lowering, Reduction) and is_total(node):
             if operand in self.after_total or (self.classes[operand] == FULL) > (base == FULL):
-                raise _no_shape(self.graph, f"{node.op.name} {node.types[0]}: a total of full values or of another total")
+                raise _no_shape(self.graph, f"{node.op.name} {node.types[0]}: of full values or of another total")
             if self.classes[operand] == VIEW and class_of_shape(shape, self.rows) not in (base, SCALAR):
                 raise _no_shape(self.graph, f"a total over {shape}")
             self.totals.append(node)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphc.errors import InternalError
 from graphc.graph import ConstantData, Graph, Node, Value, make_node
 from graphc.ops.registry import OPS
 from graphc.settings import current
@@ -49,7 +50,9 @@ def _folded(node: Node, arrays: list[np.ndarray]) -> list[Value] | None:
     folded: list[Value] = []
     for result, expected in zip(results, node.types, strict=True):
         array = np.asarray(result, dtype=expected.dtype.numpy)
-        folded.append(Value(make_node(OPS["constant"], (), {"data": ConstantData(array.reshape(expected.shape))})))
+        if array.shape != expected.shape:
+            raise InternalError(f"the reference of {node.op.name} gave {array.shape} where {expected} was due")
+        folded.append(Value(make_node(OPS["constant"], (), {"data": ConstantData(array)})))
     return folded
 
 

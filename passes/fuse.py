@@ -9,8 +9,6 @@ be merged, here, in `_wanted`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphc.graph import Graph, Node, Value
 from graphc.observe import enabled, log
 from graphc.ops.lowering import Elementwise
@@ -86,9 +84,9 @@ def _retry(groups: Groups) -> None:
             continue
         for consumer in sorted(group.consumers, key=lambda g: g.mask & -g.mask):
             current = groups.of[group.members[0]]
-            if consumer.domain.kind == "rows" and not _only_scalars(current.domain):
-                if groups.of[consumer.members[0]] is consumer:
-                    groups.merge(current, consumer)
+            rows = consumer.domain.kind == "rows" and not _only_scalars(current.domain)
+            if rows and groups.of[consumer.members[0]] is consumer:
+                groups.merge(current, consumer)
 
 
 def _siblings(roles: Roles, groups: Groups) -> None:
@@ -105,12 +103,12 @@ def _siblings(roles: Roles, groups: Groups) -> None:
             group = groups.of[edge.user]
             if group.domain.kind != "rows" or group.domain.full != value.type.shape:
                 continue
-            if not any(groups.of[other] is group or groups.merge(groups.of[other], group) for other in found[:8]):
+            if not any(groups.of[other] is group or groups.merge(groups.of[other], group) for other in found[-8:]):
                 found.append(edge.user)
 
 
 def _place_scalars(roles: Roles, groups: Groups) -> set[Node]:
-    """Decide which kernel computes which scalar; gives those that are stored. The others are repeated by each reader."""
+    """Decide which kernel computes which scalar; gives those that are stored. Each reader repeats the others."""
     readers: dict[Node, set[Group]] = {}
     for node, group in groups.of.items():
         for edge in roles.edges[node]:

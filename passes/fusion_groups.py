@@ -1,8 +1,8 @@
 """The groups that fusion grows: what each may still become, and merging without ever making a cycle.
 
-Enter at `Groups`. Every member starts as a group of its own; `merge(a, b)` makes one of two if their domains join, every
-edge between them is one that loops can follow, and no path leads out of one and into the other. Reachability is kept
-as a bit set of ancestors for each group, so a test costs the group's direct producers, not the graph.
+Enter at `Groups`. Every member starts as a group of its own; `merge(a, b)` makes one of two if their domains join,
+every edge between them is one that loops can follow, and no path leads out of one and into the other. Reachability is
+kept as a bit set of ancestors for each group, so a test costs the group's direct producers, not the graph.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Writing the groups that fusion formed as kernel nodes: inner graphs, operands, results, names.
 
-Enter at `build`. A kernel's inner graph has one placeholder `p0, p1, ...` for each operand, its own copies of the inline
-nodes that its members read through, and one output for each value that something outside needs. A graph output that
-no kernel computes (an input or a parameter itself, or a value that is an output twice) gets a kernel that copies it,
-so every output is a result of its own. To change how kernels are called, edit `kernel_name`.
+Enter at `build`. A kernel's inner graph has one placeholder `p0, p1, ...` for each operand, its own copies of the
+inline nodes that its members read through, and one output for each value that something outside needs. A graph output
+that no kernel computes (an input or a parameter itself, or a value that is an output twice) gets a kernel that copies
+it, so every output is a result of its own. To change how kernels are called, edit `kernel_name`.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ def _copy(value: Value) -> Value:
 
 
 SHORT = {
-    "broadcast_to": "broadcast", "subtract": "sub", "multiply": "mul", "divide": "div", "negative": "neg", "maximum": "max",
-    "minimum": "min", "take_along_axis": "gather", "scatter_add_along_axis": "scatter_add",
+    "broadcast_to": "broadcast", "subtract": "sub", "multiply": "mul", "divide": "div", "negative": "neg",
+    "maximum": "max", "minimum": "min", "take_along_axis": "gather", "scatter_add_along_axis": "scatter_add",
 }  # fmt: skip
 
 
@@ -170,7 +170,8 @@ def kernel_name(group: Group, roles: Roles) -> str:
     members = group.members
     names = [node.op.name for node in members]
     if any(isinstance(node.op.lowering, Contraction) for node in members):
-        return "_".join(["matmul", *_words([_epilogue_word(node, roles) for node in members if node.op.name != "matmul"])])
+        behind = [_epilogue_word(node, roles) for node in members if node.op.name != "matmul"]
+        return "_".join(["matmul", *_words(behind)])
     if group.domain.update:
         return "update"
     words: list[str] = []
@@ -182,10 +183,9 @@ def kernel_name(group: Group, roles: Roles) -> str:
     if words:
         return "_".join(words)
     folds = [SHORT.get(node.op.name, node.op.name) for node in members if is_reduction(node)]
-    if folds:
-        axes = "".join(map(str, group.domain.reduced or ()))
-        return "_".join([*_words([SHORT.get(n, n) for n in names if SHORT.get(n, n) not in folds])[:3], *_words(folds), axes])
-    return "_".join(_words([SHORT.get(name, name) for name in names])) or "scalars"
+    others = [SHORT.get(name, name) for name in names if SHORT.get(name, name) not in folds]
+    axes = ["".join(map(str, group.domain.reduced or ()))] if folds else []
+    return "_".join([*_words(others)[:3], *_words(folds), *axes])
 
 
 def _words(names: Sequence[str]) -> list[str]:

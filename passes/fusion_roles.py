@@ -1,8 +1,8 @@
 """What part each node plays in fusion: stored by some kernel (a member), or made anew inside whoever reads it.
 
 Enter at `Roles(graph)`. *Inline* nodes cost no memory and next to no time, so each reader has its own copy: movement
-(a change of index), arithmetic on indices and constants, and comparisons of values that are in memory anyway (the mask of
-an activation). All others are *members*: each belongs to exactly one kernel. An `Edge` says which stored value a
+(a change of index), arithmetic on indices and constants, and comparisons of values that are in memory anyway (the mask
+of an activation). All others are *members*: each belongs to exactly one kernel. An `Edge` says which stored value a
 member reads through which inline nodes. To make a further kind of node inline, extend `_inline`.
 """
 

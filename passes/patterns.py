@@ -1,9 +1,10 @@
 """Rewrite rules as algebra: patterns traced from plain lambdas, and how they match and build nodes.
 
-Enter at `rule(lambda x: -(-x), lambda x: x, keeps=BITS)`. The parameters of the lambdas are variables; operators and the functions
-of `ops` make pattern nodes. A number in a pattern matches a constant of one element with exactly that value (0 is not
--0.0), seen through `broadcast_to` and `reshape`; in a result it becomes a constant of the dtype beside it. `when`
-gets the matched values in the order of the lambda's parameters. Every pattern is elementwise, so shapes never change.
+Enter at `rule(lambda x: x - 0, lambda x: x, keeps=BITS)`. The parameters of the lambdas are variables; operators and
+the functions of `ops` make pattern nodes. A number in a pattern matches a constant of one element with exactly that
+value (0 is not -0.0), seen through `broadcast_to` and `reshape`; in a result it becomes a constant of the dtype beside
+it. `when` gets the matched values in the order of the lambda's parameters. Every pattern is elementwise, so shapes
+never change.
 """
 
 from __future__ import annotations

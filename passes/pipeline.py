@@ -16,7 +16,7 @@ from graphc.passes.simplify import simplify
 
 # fmt: off
 PASSES: tuple[Pass, ...] = (
-    Pass("simplify", simplify, "gradients leave double negations, cuts and casts behind; scalars come out of broadcasts"),
+    Pass("simplify", simplify, "gradients leave negations, cuts and casts behind; scalars come out of broadcasts"),
     Pass("fold_constants", fold_constants, "what depends on no input is computed once, here"),
     Pass("simplify", simplify, "folded constants are ones and zeros that the rules know"),
     Pass("merge_duplicates", merge_duplicates, "a + b and b + a are one value"),

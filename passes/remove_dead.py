@@ -12,8 +12,8 @@ from graphc.graph import Graph
 
 def remove_dead(graph: Graph) -> Graph:
     """The graph without updates of a parameter by its own value."""
-    new_values = graph.outputs[len(graph.results) :]
-    kept = [(parameter, value) for parameter, value in zip(graph.updates, new_values, strict=True) if parameter != value]
+    updates = zip(graph.updates, graph.outputs[len(graph.results) :], strict=True)
+    kept = [(parameter, value) for parameter, value in updates if parameter != value]
     if len(kept) == len(graph.updates):
         return graph
     outputs = (*graph.results, *(value for _, value in kept))

@@ -180,7 +180,8 @@ def _broadcast(value: Value, make: Make) -> Value | None:
 def _slice(value: Value, make: Make) -> Value | None:
     (x,) = value.node.inputs
     attrs = value.node.attrs
-    if x.type.shape == value.type.shape and all(s == 0 for s in attrs["starts"]) and all(s == 1 for s in attrs["steps"]):
+    whole = all(s == 0 for s in attrs["starts"]) and all(s == 1 for s in attrs["steps"])
+    if whole and x.type.shape == value.type.shape:
         return x
     if x.op.name == "broadcast_to" and one_element(x.node.inputs[0].type.shape):
         return make("broadcast_to", (_as_scalar(x.node.inputs[0], make),), {"shape": value.type.shape})
