@@ -7,17 +7,14 @@ operator or a method, add it here and install a function of that name there.
 
 from __future__ import annotations
 
-import linecache
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError, SourceLine
+from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine, user_line
+from graphc.errors import fail as fail
 from graphc.graph import ConstantData, Op, Origin, Value, describe, inheriting, make_node, origin_of
 from graphc.state import ParameterState
 from graphc.types import Dim, DType, Size, TensorType, symbols
@@ -44,34 +41,10 @@ def apply(op: Op | str, /, *inputs: Tensor | Value, **attrs: Any) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
-def user_line() -> SourceLine | None:
-    """The line of the first frame outside of graphc. In a REPL the text may be missing."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module != "graphc" and not module.startswith("graphc."):
-            return _source_line(frame.f_code.co_filename, frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]  # None at the bottom of the stack
-    return None
-
-
-@lru_cache(maxsize=4096)
-def _source_line(file: str, line: int) -> SourceLine:
-    here = os.getcwd() + os.sep
-    shown = file[len(here) :] if file.startswith(here) else file
-    return SourceLine(shown, line, linecache.getline(file, line).strip())
-
-
 def lines_of(*tensors: Tensor) -> tuple[SourceLine, ...]:
     """The first source line of each tensor that has one."""
     origins = [origin_of(t.ref.node) for t in tensors]
     return tuple(o.lines[0] for o in origins if o is not None and o.lines)
-
-
-def fail(kind: type[GraphcError], message: str, hint: str | None = None) -> NoReturn:
-    """Raise a user's error that names the user's current line."""
-    line = user_line()
-    raise kind(message, () if line is None else (line,), hint)
 
 
 def signature(*tensors: Tensor) -> str:
@@ -274,12 +247,12 @@ class Tensor:
 
     # What a Tensor cannot be at build time.
     def __bool__(self) -> NoReturn:
-        self._no_value("a truth value (`if`, `and`, `or`, `not`, `while`)", "use graphc.where, & | ~, or maximum")
+        self._no_value("truth value (`if`, `and`, `or`, `not`, `while`)", "use graphc.where, & | ~, or maximum")
 
     def __len__(self) -> int:
         if self.ndim and isinstance(self.shape[0], int):
             return self.shape[0]
-        self._no_value("a length", "use tensor.shape")
+        self._no_value("length", "use tensor.shape")
 
     def __iter__(self) -> NoReturn:
         self._no_value("items to iterate over", "index it (x[0]), or use an operation on the whole tensor")
@@ -288,13 +261,13 @@ class Tensor:
         self._no_value("items to search", "use graphc.any(x == item)")
 
     def __float__(self) -> NoReturn:
-        self._no_value("a float value", "use tensor.eval({...}), or return it from graphc.function")
+        self._no_value("float value", "use tensor.eval({...}), or return it from graphc.function")
 
     def __int__(self) -> NoReturn:
-        self._no_value("an int value", "use tensor.eval({...}), or return it from graphc.function")
+        self._no_value("int value", "use tensor.eval({...}), or return it from graphc.function")
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        self._no_value("an array value", "use graphc's own function instead of NumPy's, or tensor.eval({...})")
+        self._no_value("array value", "use graphc's own function instead of NumPy's, or tensor.eval({...})")
 
     def _no_value(self, what: str, hint: str) -> NoReturn:
         line = user_line()
@@ -347,7 +320,7 @@ class Parameter(Tensor):
         self.state.default_update = new
 
 
-def placeholder(name: str, shape: Sequence[int | str | None | Dim] | int | str = (), dtype: Any = "float32") -> Tensor:
+def placeholder(name: str, shape: Sequence[int | str | Dim | None] | int | str = (), dtype: Any = "float32") -> Tensor:
     """An input. A string in `shape` is a named size (equal names are equal sizes), None an unnamed one."""
     given = (shape,) if isinstance(shape, (int, str, Dim)) else tuple(shape)
     type_ = TensorType(as_dtype(dtype), tuple(_size(_name(name), axis, size) for axis, size in enumerate(given)))
@@ -398,7 +371,7 @@ def _name(name: str) -> str:
     return name
 
 
-def _size(name: str, axis: int, size: int | str | None | Dim) -> Size:
+def _size(name: str, axis: int, size: int | str | Dim | None) -> Size:
     if size is None:
         return Dim.symbol(f"{name.replace('.', '_')}_dim{axis}")
     if isinstance(size, str):

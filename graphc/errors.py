@@ -2,13 +2,20 @@
 
 `GraphcError` and its children are the *user's* errors: they name tensors, types, the line that built the tensor and
 a hint. `InternalError` is *ours*: it means a bug in graphc, never a mistake in the program that is compiled.
+`user_line` finds the line, `fail` raises with it.
 To add an error, subclass `GraphcError` together with the built-in exception that a NumPy user would catch.
 """
 
 from __future__ import annotations
 
+import linecache
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import FrameType
+from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -77,3 +84,27 @@ class InternalError(Exception):
     def __init__(self, message: str, reproducer: str | None = None) -> None:
         text = f"{message}\n  this is a bug in graphc, please report it"
         super().__init__(f"{text}\n  reproducer: {reproducer}" if reproducer else text)
+
+
+def user_line() -> SourceLine | None:
+    """The line of the innermost frame outside of graphc. In a REPL the text may be missing."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module != "graphc" and not module.startswith("graphc."):
+            return _source_line(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _source_line(file: str, line: int) -> SourceLine:
+    here = os.getcwd() + os.sep
+    shown = file[len(here) :] if file.startswith(here) else file
+    return SourceLine(shown, line, linecache.getline(file, line).strip())
+
+
+def fail(kind: type[GraphcError], message: str, hint: str | None = None) -> NoReturn:
+    """Raise a user's error that names the user's current line."""
+    line = user_line()
+    raise kind(message, () if line is None else (line,), hint)

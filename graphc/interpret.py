@@ -33,7 +33,9 @@ def evaluate(outputs: Sequence[Value], feeds: Feeds) -> list[np.ndarray]:
     return [np.array(values[v], copy=True) for v in outputs]
 
 
-def _run(order: Sequence[Node], outputs: Sequence[Value], feeds: Feeds, dims: Mapping[str, int]) -> dict[Value, np.ndarray]:
+def _run(
+    order: Sequence[Node], outputs: Sequence[Value], feeds: Feeds, dims: Mapping[str, int]
+) -> dict[Value, np.ndarray]:
     """All values that `outputs` need; an array is dropped after its last use."""
     values: dict[Value, np.ndarray] = dict(feeds)
     left: Counter[Value] = Counter(outputs)

@@ -4,14 +4,38 @@ To add an op, `register(Op(...))` in the file of its kind; to make its function 
 """
 
 from graphc.ops import kernel as _kernel  # noqa: F401  # an op without a function
-from graphc.ops.arithmetic import abs, add, ceil, clip, divide, floor, floor_divide, maximum, minimum, multiply
-from graphc.ops.arithmetic import negative, reciprocal, remainder, sign, square, subtract
+from graphc.ops.arithmetic import (
+    abs,
+    add,
+    ceil,
+    clip,
+    divide,
+    floor,
+    floor_divide,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    reciprocal,
+    remainder,
+    sign,
+    square,
+    subtract,
+)
 from graphc.ops.comparison import equal, greater, greater_equal, isnan, less, less_equal, not_equal
 from graphc.ops.contraction import matmul
 from graphc.ops.functions import logsumexp
 from graphc.ops.indexing import scatter_add_along_axis, take_along_axis
-from graphc.ops.movement import broadcast_to, expand_dims, matrix_transpose, permute_dims, reshape, squeeze, swapaxes
-from graphc.ops.movement import transpose
+from graphc.ops.movement import (
+    broadcast_to,
+    expand_dims,
+    matrix_transpose,
+    permute_dims,
+    reshape,
+    squeeze,
+    swapaxes,
+    transpose,
+)
 from graphc.ops.reductions import all, any, argmax, argmin, max, mean, min, prod, sum
 from graphc.ops.selection import astype, logical_and, logical_not, logical_or, logical_xor, stop_gradient, where
 from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, ones_like, zeros, zeros_like

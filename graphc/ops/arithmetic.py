@@ -93,7 +93,7 @@ multiply = binary_function(
 
 
 def _divide_gradient(node: Node, g: Sequence[Any]) -> Gradients:
-    x, y = tensors_of(node)
+    y = tensors_of(node)[1]
     scaled = g[0] / y
     return scaled, -(scaled * result_of(node))
 
@@ -132,6 +132,10 @@ def _abs_body(h: Any, attrs: Attrs, x: Any) -> Any:
     return x if x.dtype.kind in "bu" else h.abs(x)
 
 
+def _abs_gradient(node: Node, g: Sequence[Any]) -> Gradients:
+    return (g[0] * sign(tensors_of(node)[0]),)
+
+
 abs = unary_function(
     register(
         Op(
@@ -139,7 +143,7 @@ abs = unary_function(
             "|x|. The lowest signed integer stays as it is; the derivative at 0 is 0.",
             same_type("biuf"),
             ufunc(np.abs),
-            lambda node, g: (g[0] * sign(tensors_of(node)[0]),),
+            _abs_gradient,
             Elementwise(_abs_body),
             lambda: unary(ALL),
         )
@@ -156,7 +160,7 @@ def _sign_body(h: Any, attrs: Attrs, x: Any) -> Any:
     return h.select(h.ne(x, x), x, signed) if x.dtype.is_float else signed
 
 
-sign = unary_function(
+sign: Callable[[TensorLike], Tensor] = unary_function(
     register(
         Op(
             "sign",
@@ -298,8 +302,8 @@ floor_divide = binary_function(
     register(
         Op(
             "floor_divide",
-            "x // y rounded down. Integers: 0 where y is 0, the lowest by -1 wraps; floats: NumPy's result (x / 0 for y = 0)."
-            " Its derivative is 0.",
+            "x // y rounded down. Integers: 0 where y is 0, the lowest by -1 wraps; floats: NumPy's result, x / 0 for"
+            " y = 0. Its derivative is 0.",
             same_type("iuf", arity=2),
             ufunc(np.floor_divide),
             lambda node, g: (zeros_like(g[0]), zeros_like(g[0])),
@@ -328,7 +332,6 @@ remainder = binary_function(
         )
     )
 )
-
 
 
 def square(x: TensorLike) -> Tensor:

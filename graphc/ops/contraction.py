@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, fail, install, signature
-from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.build import Tensor, apply, install, signature
+from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import Contraction
 from graphc.ops.movement import broadcast_to, matrix_transpose, reshape
@@ -50,9 +50,8 @@ def _samples() -> list[Sample]:
         ((3, 4), (4, 5)), ((1, 1), (1, 1)), ((1, 17), (17, 1)), ((0, 3), (3, 2)), ((2, 0), (0, 3)), ((2, 3), (3, 0)),
         ((33, 40), (40, 19)), ((2, 3, 4), (2, 4, 5)), ((batch, 8), (8, 6)), ((6, batch), (batch, 5)),
     )  # fmt: skip
-    return [
-        Sample((Operand(a, values="ordinary"), Operand(b, values="ordinary")), {}, NUMBERS, {"batch": 7}) for a, b in shapes
-    ]
+    pairs = [(Operand(a, values="ordinary"), Operand(b, values="ordinary")) for a, b in shapes]
+    return [Sample(pair, {}, NUMBERS, {"batch": 7}) for pair in pairs]
 
 
 _op = register(

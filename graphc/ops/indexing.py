@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, fail, install, signature
-from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, SourceLine
+from graphc.build import Tensor, apply, install, signature
+from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, SourceLine, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import Gather, ScatterAdd
 from graphc.ops.movement import broadcast_to, reshape, slice_op
@@ -26,7 +26,9 @@ from graphc.ops.sources import dim_value, iota, zeros_like
 from graphc.types import Dim, Shape, Size, TensorType, broadcast_shapes, int64, maximum, minimum
 
 
-def range_error(op: str, position: Sequence[int], value: int, size: int, lines: Sequence[SourceLine] = ()) -> IndexRangeError:
+def range_error(
+    op: str, position: Sequence[int], value: int, size: int, lines: Sequence[SourceLine] = ()
+) -> IndexRangeError:
     """The error of an index out of range: `position` is where it stands in the array of indices."""
     place = ", ".join(map(str, position))
     message = f"{op}: index {value} is out of range for size {size} (indices[{place}])"
@@ -74,14 +76,15 @@ def _take_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
 def _take_samples() -> list[Sample]:
     batch = Dim.symbol("batch")
     shapes: tuple[tuple[Shape, Shape, int], ...] = (
-        ((5, 10), (5, 1), 1), ((5, 10), (5, 3), 1), ((7,), (20,), 0), ((3, 4, 5), (3, 6, 5), 1), ((batch, 10), (batch, 1), 1),
-        ((1,), (1,), 0), ((0, 4), (0, 1), 1), ((4, 3), (4, 0), 1), ((1, 6), (4, 6), 0),
+        ((5, 10), (5, 1), 1), ((5, 10), (5, 3), 1), ((7,), (20,), 0), ((3, 4, 5), (3, 6, 5), 1),
+        ((batch, 10), (batch, 1), 1), ((1,), (1,), 0), ((0, 4), (0, 1), 1), ((4, 3), (4, 0), 1), ((1, 6), (4, 6), 0),
     )  # fmt: skip
     made = [
         Sample((Operand(x), Operand(i, int64, "index", limit=cast(int, x[axis]))), {"axis": axis}, ALL, {"batch": 6})
         for x, i, axis in shapes
     ]
-    narrow = [Sample((Operand((5, 10)), Operand((5, 1), d, "index", limit=10)), {"axis": 1}, FLOATS[:1]) for d in INTEGERS]
+    few = [(Operand((5, 10)), Operand((5, 1), d, "index", limit=10)) for d in INTEGERS]
+    narrow = [Sample(operands, {"axis": 1}, FLOATS[:1]) for operands in few]
     return made + narrow
 
 
@@ -146,8 +149,8 @@ def _scatter_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
 def _scatter_samples() -> list[Sample]:
     batch = Dim.symbol("batch")
     shapes: tuple[tuple[Shape, int, int], ...] = (
-        ((5, 3), 1, 10), ((40,), 0, 7), ((3, 6, 5), 1, 4), ((batch, 2), 1, 10), ((1,), 0, 1), ((0, 2), 1, 3), ((4, 0), 1, 3),
-        ((30, 2), 0, 5),
+        ((5, 3), 1, 10), ((40,), 0, 7), ((3, 6, 5), 1, 4), ((batch, 2), 1, 10), ((1,), 0, 1),
+        ((0, 2), 1, 3), ((4, 0), 1, 3), ((30, 2), 0, 5),
     )  # fmt: skip
     return [
         Sample((Operand(s, int64, "index", limit=size), Operand(s, values="ordinary")), {"axis": axis, "size": size},
@@ -225,7 +228,7 @@ def _is_int(part: Any) -> bool:
 
 def _sliced(x: Tensor, axes: Sequence[Any]) -> Tensor:
     """`x` with one slice or int an axis applied; ints leave an axis of size 1."""
-    bounds = []
+    bounds: list[tuple[Size, Size, int]] = []
     for axis, (part, n) in enumerate(zip(axes, x.shape, strict=True)):
         if not isinstance(part, builtins.slice):
             index = operator.index(part)
@@ -249,7 +252,8 @@ def _sliced(x: Tensor, axes: Sequence[Any]) -> Tensor:
 
 def _taken(x: Tensor, index: int, axis: int, n: Dim) -> Tensor:
     position = dim_value(n) + index if index < 0 else as_tensor(np.int64(index))
-    return cast(Tensor, apply(_take_op, x, broadcast_to(position, (*x.shape[:axis], 1, *x.shape[axis + 1 :])), axis=axis))
+    indices = broadcast_to(position, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+    return cast(Tensor, apply(_take_op, x, indices, axis=axis))
 
 
 def _bounds(n: Size, start: int | None, stop: int | None, step: int | None) -> tuple[Size, Size, int]:

@@ -19,7 +19,7 @@ def _kernel_type(types: Types, attrs: Attrs) -> Types:
 register(
     Op(
         "kernel",
-        "kernel(graph, name): the outputs of `graph`, whose inputs are the operands in order. One loop nest computes it.",
+        "kernel(graph, name): the outputs of `graph`, whose inputs are the operands in order: one loop nest.",
         _kernel_type,
         exempt={
             "reference": "the interpreter evaluates its graph",

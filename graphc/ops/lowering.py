@@ -113,14 +113,14 @@ class ArgReduction:
 
 @dataclass(frozen=True)
 class Contraction:
-    """result[out] = sum over the shared labels of a[...] * b[...]; labels(types, attrs) gives the three label strings."""
+    """result[out] = sum over the shared labels of a[...] * b[...]; labels(types, attrs) gives the three labels."""
 
     labels: Callable[[Types, Attrs], tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
 class Gather:
-    """result[i] = x[i with i[axis] replaced by indices[i]]; operands (x, indices), attrs: axis. Out of range: an error."""
+    """result[i] = x[i with i[axis] replaced by indices[i]]; operands (x, indices), attrs: axis. Out of range: error."""
 
 
 @dataclass(frozen=True)

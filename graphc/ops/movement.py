@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, fail, install, signature
-from graphc.errors import ArgumentError, ShapeError
+from graphc.build import Tensor, apply, install, signature
+from graphc.errors import ArgumentError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import IndexHandler, Movement
 from graphc.ops.operands import TensorLike, as_tensor, expanded, normalized_axes, normalized_axis, tensors_of
@@ -223,9 +223,7 @@ def _broadcast_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]
     """The sum over what was repeated: the one place where broadcasting is undone."""
     (x,) = tensors_of(node)
     new = g[0].ndim - x.ndim
-    repeated = tuple(
-        a for a in range(g[0].ndim) if a < new or (x.shape[a - new] == 1 and g[0].shape[a] != 1)
-    )
+    repeated = tuple(a for a in range(g[0].ndim) if a < new or (x.shape[a - new] == 1 and g[0].shape[a] != 1))
     return (reshape(g[0].sum(axis=repeated), x.shape) if repeated else g[0],)
 
 
@@ -267,11 +265,15 @@ def _slice_type(types: Types, attrs: Attrs) -> Types:
     ):
         count = slice_size(start, stop, step)
         last = start + (count - 1) * step
-        known = all(isinstance(v, int) for v in (n, start, last))
-        if step == 0 or (known and count and not (0 <= cast(int, start) < cast(int, n) and 0 <= cast(int, last) < cast(int, n))):
+        if step == 0 or (count != 0 and not (_below(start, n) and _below(last, n))):
             raise ShapeError(f"{{0}} is {types[0]}, axis {axis} has no {start}:{stop}:{step}")
         sizes.append(count)
     return (types[0].with_shape(sizes),)
+
+
+def _below(position: Size, n: Size) -> bool:
+    """Whether 0 <= position < n, or it depends on a named size."""
+    return not isinstance(position, int) or not isinstance(n, int) or 0 <= position < n
 
 
 def slice_size(start: Size, stop: Size, step: int) -> Size:
@@ -282,9 +284,7 @@ def slice_size(start: Size, stop: Size, step: int) -> Size:
 
 def _slice_reference(arrays: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
     parts = zip(attrs["starts"], attrs["stops"], attrs["steps"], strict=True)
-    key = tuple(
-        np.arange(slice_size(start, stop, step)) * step + start for start, stop, step in parts
-    )
+    key = tuple(np.arange(cast(int, slice_size(start, stop, step))) * step + start for start, stop, step in parts)
     return (np.ascontiguousarray(arrays[0][np.ix_(*key)] if key else arrays[0]),)
 
 

@@ -1,6 +1,6 @@
 """How functions take their arguments: promotion and broadcasting, each in one place, and normalised axes.
 
-`matched` makes operands of one dtype and one shape, with `cast` and `broadcast_to` nodes, so that no op ever promotes or
+`matched` makes operands of one dtype and one shape, with `cast` and `broadcast_to` nodes, so that no op promotes or
 broadcasts. `unary_function` and `binary_function` turn an elementwise op's entry into the public function.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, Union, cast
 import numpy as np
 
 from graphc import build
-from graphc.build import Tensor, apply, constant, fail, signature
-from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
+from graphc.build import Tensor, apply, constant, signature
+from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError, fail
 from graphc.graph import Attrs, ConstantData, Node, Op, Types
 from graphc.types import DType, Shape, TensorType, bool_, broadcast_shapes, float32, float64
 
@@ -88,7 +88,8 @@ def normalized_axis(name: str, axis: int, rank: int, x: Tensor | None = None) ->
         fail(ArgumentError, f"{name}: axis must be an int, not {axis!r}")
     if not -rank <= index < rank:
         which = f" of {signature(x)}" if x is not None else ""
-        fail(ShapeError, f"{name}: there is no axis {index}{which}", f"axes go from {-rank} to {rank - 1}" if rank else None)
+        hint = f"axes go from {-rank} to {rank - 1}" if rank else "a scalar has no axes"
+        fail(ShapeError, f"{name}: there is no axis {index}{which}", hint)
     return index % rank
 
 
@@ -132,8 +133,8 @@ def check_kind(type_: TensorType, kinds: str, position: int = 0) -> None:
     if type_.dtype.kind not in kinds:
         names = {"b": "bool", "i": "signed", "u": "unsigned", "f": "float"}
         allowed = ", ".join(names[k] for k in kinds)
-        hint = f"convert it: {'x.astype(...)'}"
-        raise DTypeError(f"not defined for {type_.dtype.name}: {{{position}}} is {type_} (it takes {allowed})", hint=hint)
+        message = f"not defined for {type_.dtype.name}: {{{position}}} is {type_} (it takes {allowed})"
+        raise DTypeError(message, hint="convert it with astype")
 
 
 def ufunc(function: Callable[..., Any]) -> Callable[[Sequence[np.ndarray], Attrs], tuple[np.ndarray, ...]]:
@@ -158,7 +159,8 @@ def unary_function(op: Op, convert: Callable[[DType], DType] | None = None) -> C
         dtype = promoted(op.name, x)
         return cast(Tensor, apply(op, converted(op.name, x, convert(dtype) if convert else dtype)))
 
-    return _named(function, op)
+    _publish(function, op)
+    return function
 
 
 def binary_function(
@@ -170,14 +172,15 @@ def binary_function(
         dtype = promoted(op.name, x, y)
         return cast(Tensor, apply(op, *matched(op.name, x, y, dtype=convert(dtype) if convert else dtype)))
 
-    return _named(function, op)
+    _publish(function, op)
+    return function
 
 
-def _named(function: Any, op: Op) -> Any:
+def _publish(function: Any, op: Op) -> None:
+    """Name and document `function` after its op, and make it the Tensor operator of that name."""
     function.__name__ = function.__qualname__ = op.name
     function.__doc__ = op.doc
     build.install(**{op.name: function})
-    return function
 
 
 def to_bool(dtype: DType) -> DType:

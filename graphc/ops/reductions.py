@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, as_dtype, fail, install, signature
-from graphc.errors import ArgumentError, ShapeError
+from graphc.build import Tensor, apply, as_dtype, install, signature
+from graphc.errors import ArgumentError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.comparison import compare
 from graphc.ops.lowering import ArgReduction, Reduction
@@ -92,7 +92,8 @@ def _samples(dtypes: tuple[DType, ...], empty: bool = True, **how: Any) -> Calla
     """Whole and partial reductions; values of magnitude about 1, then one sample with nan and the like."""
     shapes: list[tuple[Shape, tuple[int, ...], bool]] = [
         ((67,), (0,), False), ((5, 7), (1,), False), ((5, 7), (0,), True), ((2, 3, 4), (0, 2), False),
-        ((2, 3, 4), (1,), True), ((1,), (0,), False), ((0, 3), (1,), False), ((_B, 5), (0,), False), ((3, 300), (1,), False),
+        ((2, 3, 4), (1,), True), ((1,), (0,), False), ((0, 3), (1,), False), ((_B, 5), (0,), False),
+        ((3, 300), (1,), False),
     ]  # fmt: skip
     shapes += [((0, 3), (0,), False)] if empty else []
 
@@ -176,8 +177,8 @@ register(
 register(
     Op(
         "max",
-        "max(axes, keepdims): the largest element, nan if there is one; ties share the cotangent. An axis of constant size"
-        " 0 is an error; along a named size that is 0, the lowest value of the dtype.",
+        "max(axes, keepdims): the largest element, nan if there is one; ties share the cotangent. An axis of constant"
+        " size 0 is an error; along a named size that is 0, the lowest value of the dtype.",
         _rule("biuf", _same, empty=False),
         _reference(np.max, _same, initial=_lowest),
         _extremum_gradient,
@@ -188,8 +189,8 @@ register(
 register(
     Op(
         "min",
-        "min(axes, keepdims): the smallest element, nan if there is one; ties share the cotangent. An axis of constant size"
-        " 0 is an error; along a named size that is 0, the highest value of the dtype.",
+        "min(axes, keepdims): the smallest element, nan if there is one; ties share the cotangent. An axis of constant"
+        " size 0 is an error; along a named size that is 0, the highest value of the dtype.",
         _rule("biuf", _same, empty=False),
         _reference(np.min, _same, initial=_highest),
         _extremum_gradient,
@@ -266,7 +267,7 @@ for _name, _function, _how in (("argmax", np.argmax, "gt"), ("argmin", np.argmin
     register(
         Op(
             _name,
-            f"{_name}(axis, keepdims): the int64 position of the first {_name[3:]}imum, of the first nan if there is one.",
+            f"{_name}(axis, keepdims): the int64 position of the first {_name[3:]}imum, or of the first nan.",
             _arg_rule,
             _arg_reference(_function),
             lowering=ArgReduction(_better(_how)),
@@ -311,7 +312,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False, dtype: Any = 
     return _sum(converted("mean", tensor, kind), axes, keepdims) / dim_value(count, kind)
 
 
-def _arg(name: str, x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
+def _arg(name: str, x: TensorLike, axis: Any, keepdims: bool) -> Tensor:
     tensor = as_tensor(x)
     if axis is None:
         flat = cast(Tensor, apply(name, reshape(tensor, (tensor.size,)), axis=0, keepdims=False))

@@ -1,7 +1,7 @@
 """Arguments that an op is tried with: by tests, by the gradient check, by the documentation.
 
-A `Sample` says shapes, dtypes, attributes and how values are drawn. `draw` gives arrays for one dtype, `build` the graph
-of one application. Enter at `cases(op)`, which gives every (sample, dtype) of an op.
+A `Sample` says shapes, dtypes, attributes and how values are drawn. `draw` gives arrays for one dtype, `build` the
+graph of one application. Enter at `cases(op)`, which gives every (sample, dtype) of an op.
 """
 
 from __future__ import annotations
@@ -54,13 +54,12 @@ class Sample:
 
     def draw(self, dtype: DType, rng: np.random.Generator, smooth: bool = False) -> list[np.ndarray]:
         """Arrays for the operands under `dtype`; `smooth`: finite, distinct, away from the op's kinks."""
-        return [_draw(o, o.dtype or dtype, tuple(evaluate(s, self.dims) for s in o.shape), rng, smooth) for o in self.operands]
+        shapes = [tuple(evaluate(size, self.dims) for size in o.shape) for o in self.operands]
+        return [_draw(o, o.dtype or dtype, s, rng, smooth) for o, s in zip(self.operands, shapes, strict=True)]
 
     def build(self, op: Op, dtype: DType) -> tuple[list[Tensor], list[Tensor]]:
         """The op applied to new placeholders x0, x1, ...: (placeholders, results)."""
-        inputs = [
-            placeholder(f"x{i}", cast(Any, o.shape), o.dtype or dtype) for i, o in enumerate(self.operands)
-        ]
+        inputs = [placeholder(f"x{i}", cast(Any, o.shape), o.dtype or dtype) for i, o in enumerate(self.operands)]
         results = apply(op, *inputs, **self.attrs)
         return inputs, list(results) if isinstance(results, tuple) else [results]
 
@@ -91,8 +90,8 @@ def _draw(operand: Operand, dtype: DType, shape: tuple[int, ...], rng: np.random
     if smooth or operand.values == "ordinary":
         return values.reshape(shape)
     info = np.finfo(cast(Any, dtype.numpy))
-    specials = [np.nan, np.inf, -np.inf, 0.0, -0.0, info.smallest_subnormal, -info.tiny, info.max, info.min, 1.0, 88.0, -104.0, 0.5]
-    return _mixed(values, specials, rng).reshape(shape)
+    edges = [info.smallest_subnormal, -info.tiny, info.max, info.min]
+    return _mixed(values, [np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, 1.0, 88.0, -104.0, *edges], rng).reshape(shape)
 
 
 def _mixed(values: np.ndarray, specials: list[Any], rng: np.random.Generator) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, as_dtype, fail, install, signature
-from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.build import Tensor, apply, as_dtype, install, signature
+from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import Elementwise
 from graphc.ops.operands import (
@@ -107,11 +107,11 @@ def _cast_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
 
 def _cast_samples() -> list[Sample]:
     # From a float to an integer, only values that fit: outside of the range the result is unspecified, as in NumPy.
-    made = [
-        Sample((Operand((23,), values="special" if to.is_float or to is bool_ else "ordinary", positive=to.kind == "u"),),
-               {"dtype": to}, FLOATS, smooth=to.is_float)
-        for to in DTYPES
-    ]  # fmt: skip
+    made = []
+    for to in DTYPES:
+        values = "special" if to.is_float or to is bool_ else "ordinary"
+        operand = Operand((23,), values=values, positive=to.kind == "u")
+        made.append(Sample((operand,), {"dtype": to}, FLOATS, smooth=to.is_float))
     made += [Sample((Operand((23,)),), {"dtype": to}, tuple(d for d in ALL if not d.is_float)) for to in DTYPES]
     return made + [Sample((Operand(s),), {"dtype": FLOATS[1]}, FLOATS[:1]) for s in ((0,), (1,), (3, 5), ())]
 

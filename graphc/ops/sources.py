@@ -78,7 +78,9 @@ def _iota(arrays: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
 def _iota_samples() -> list[Sample]:
     shapes: tuple[tuple[Shape, int], ...] = (((7,), 0), ((3, 300), 1), ((5, 2), 0), ((0, 4), 0), ((1,), 0))
     return [
-        Sample((), {"shape": shape, "dtype": dtype, "axis": axis}, (dtype,)) for shape, axis in shapes for dtype in NUMBERS
+        Sample((), {"shape": shape, "dtype": dtype, "axis": axis}, (dtype,))
+        for shape, axis in shapes
+        for dtype in NUMBERS
     ]
 
 
@@ -100,9 +102,7 @@ register(
         "dim_value(size, dtype): a size as a scalar; of a named size, its value at the call.",
         lambda types, attrs: (TensorType(attrs["dtype"]),),
         lambda arrays, attrs: (np.asarray(attrs["size"], attrs["dtype"].numpy),),
-        samples=lambda: [
-            Sample((), {"size": 12, "dtype": d}, (d,)) for d in (*INTEGERS, *NUMBERS[-2:])
-        ],
+        samples=lambda: [Sample((), {"size": 12, "dtype": d}, (d,)) for d in (*INTEGERS, *NUMBERS[-2:])],
         exempt={"gradient": _NO_INPUT, "lowering": "a size is an argument of every kernel: it is read, not computed"},
     )
 )
@@ -161,5 +161,3 @@ def full_like(x: TensorLike, value: TensorLike, dtype: Any = None) -> Tensor:
 
 def _shape(shape: Sequence[Size] | Size) -> Shape:
     return (shape,) if isinstance(shape, (int, Dim)) else tuple(shape)
-
-

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, fail, install, signature
-from graphc.errors import DTypeError
+from graphc.build import Tensor, apply, install, signature
+from graphc.errors import DTypeError, fail
 from graphc.graph import Attrs, Node, Op
 from graphc.ops.arithmetic import reciprocal
 from graphc.ops.lowering import Elementwise
@@ -195,8 +195,8 @@ def _power_samples() -> list[Sample]:
 _power_op = register(
     Op(
         "power",
-        "x ** y of floats with the special cases of C's pow. Computed in float64 as exp(y * log|x|): correct to rounding"
-        " for float32; for float64 the relative error grows with the result's exponent, up to 4e-13 near overflow.",
+        "x ** y of floats with the special cases of C's pow. Computed in float64 as exp(y * log|x|): correct to"
+        " rounding for float32; for float64 the relative error grows with the exponent, up to 4e-13 near overflow.",
         same_type("f", arity=2),
         ufunc(np.power),
         _power_gradient,
