@@ -65,9 +65,7 @@ def contract(builder: Builder, problem: Problem, epilogue: Epilogue, target: Tar
 def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, offset: Size = 0) -> Epilogue:
     """An epilogue that stores C[batch, i, j] at buffer[offset + batch . strides + i * row + j * col]."""
 
-    def store(
-        builder: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None
-    ) -> None:
+    def store(builder: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
         lane = Dim.symbol("lane")
         address = offset + _dot(where, batch) + i * row + (j + lane) * col
         builder.store(buffer, address, value, mask)
@@ -86,9 +84,7 @@ class _Range:
 class _Emitter:
     """One contraction being emitted: the loops around the tile, from the outside in."""
 
-    def __init__(
-        self, builder: Builder, problem: Problem, schedule: Schedule, epilogue: Epilogue
-    ) -> None:
+    def __init__(self, builder: Builder, problem: Problem, schedule: Schedule, epilogue: Epilogue) -> None:
         self.builder, self.problem, self.schedule = builder, problem, schedule
         self.epilogue = epilogue
 

@@ -30,9 +30,7 @@ class Source:
     limit: Size
 
 
-def pack(
-    builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int, gathers: bool
-) -> None:
+def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int, gathers: bool) -> None:
     """Copy `length` steps of k of `groups` vectors to panel[at ...]; rows of the panel have groups * lanes elements.
 
     The panel needs room for `length` rounded up to a whole vector, and limit must be positive if length is. `gathers`:
@@ -106,4 +104,3 @@ def _gather(builder: Builder, source: Source, length: Size, panel: str, at: Size
             index = builder.add(builder.mul(builder.symbols["lane"], stride), first)
             load = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)
             builder.emit(Store(panel, builder.index(at + p * (groups * lanes) + g * lanes).expr, load))
-

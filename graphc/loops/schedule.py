@@ -124,7 +124,7 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
             rows = min(rows, max(m, 1))
         if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
             continue
-        padded = ceildiv(count, vectors) * vectors / max(count, 1) if isinstance(count, int) else 1.0
+        padded = -(-count // vectors) * vectors / max(count, 1) if isinstance(count, int) else 1.0
         # a multiply-add takes half a cycle, so does a load; 8 of the former must be under way at any time
         cycles = max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
         cost = cycles / (rows * vectors) * padded * (1 + 0.02 * abs(vectors - 2))
@@ -197,7 +197,9 @@ def chunk_shape(
     wanted = ceildiv_int(wanted, max(1, batches))
     if pack_b:  # whoever shares columns packs them again, so split those first
         cols = ceildiv_int(panel_count, wanted)
-        rows = ceildiv_int(tile_count, min(ceildiv_int(wanted, ceildiv_int(panel_count, cols)), ceildiv_int(tile_count, 10)))
+        rows = ceildiv_int(
+            tile_count, min(ceildiv_int(wanted, ceildiv_int(panel_count, cols)), ceildiv_int(tile_count, 10))
+        )
     else:
         rows = ceildiv_int(tile_count, wanted)
         cols = ceildiv_int(panel_count, ceildiv_int(wanted, ceildiv_int(tile_count, rows)))

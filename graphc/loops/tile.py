@@ -8,9 +8,9 @@ Each element is a single chain of multiply-adds in the order of k, so neither ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Union
 
 from graphc.loops.blocks import bind, branch, set_register
 from graphc.loops.builder import Builder, Scalar
@@ -22,16 +22,11 @@ Sums = list[list[Reg]]
 Masks = list[Union[Scalar, None]]
 
 
-class Epilogue(Protocol):
-    """What happens to a finished vector of C, `value` = C[batch, row, col .. col + lanes): loads, arithmetic, stores.
-
-    Called once for each row and vector of each tile, with the builder at the place where the statements go. `row`, `col`
-    and `batch` are index polynomials; `mask` is None or says which lanes exist (the others must not be stored).
-    """
-
-    def __call__(
-        self, builder: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None
-    ) -> None: ...
+# What happens to a finished vector of C, C[batch, row, col .. col + lanes): loads, arithmetic, stores. Called as
+# `epilogue(builder, value, row, col, batch, mask)` for each row and vector of each tile, with the builder at the place
+# where the statements go. row, col and batch are index polynomials; mask is None or says which lanes exist (the others
+# must not be stored). The other lanes of `value` hold anything.
+Epilogue = Callable[[Builder, Scalar, Size, Size, tuple[Size, ...], Union[Scalar, None]], None]
 
 
 @dataclass(frozen=True)
@@ -130,9 +125,7 @@ def _multiply_add(tile: Tile, a: Expr, b: Expr, c: Reg) -> Op:
     return Op("add", (c, Op("mul", (a, b), c.vtype)), c.vtype)
 
 
-def _partial_places(
-    builder: Builder, tile: Tile, partial: Partial, sums: Sums
-) -> Iterator[tuple[Expr, Reg]]:
+def _partial_places(builder: Builder, tile: Tile, partial: Partial, sums: Sums) -> Iterator[tuple[Expr, Reg]]:
     """The address of each accumulator's partial sum; masked lanes and missing rows have room there too."""
     base = bind(builder, "at", partial.base)
     for r, row in enumerate(sums):
