@@ -89,16 +89,17 @@ def _compiled_call(name: str, dtype: DType, lanes: int, fma: bool) -> Callable[.
 
 
 def ulp_errors(result: Array, exact: Array, rest: Array | float = 0.0) -> Array:
-    """The distance of `result` from `exact + rest`, in units of the spacing of its dtype at `exact`.
+    """The distance of `result` from `exact`, in units of the spacing of its dtype at `exact`.
 
+    `rest` is what is missing from `exact` to the exact value, in the same units: below the least denormal for some.
     Infinite where one of the two is infinite or NaN and the other is not the same, and where the sign differs.
     """
     info = np.finfo(result.dtype)
     with np.errstate(all="ignore"):
         rounded = exact.astype(result.dtype)
         exponent = np.maximum(np.frexp(np.abs(exact))[1] - info.nmant - 1, info.minexp - info.nmant)
-        distance = np.abs((result.astype(np.float64) - exact) - rest)
-        errors = np.ldexp(np.ldexp(distance, -(exponent // 2)), exponent // 2 - exponent)
+        distance = result.astype(np.float64) - exact
+        errors = np.abs(np.ldexp(np.ldexp(distance, -(exponent // 2)), exponent // 2 - exponent) - rest)
     special = ~np.isfinite(result) | ~np.isfinite(rounded)
     same = (result == rounded) | (np.isnan(result) & np.isnan(rounded))
     wrong = (special & ~same) | ((np.signbit(result) != np.signbit(exact)) & ~np.isnan(result))
@@ -106,7 +107,7 @@ def ulp_errors(result: Array, exact: Array, rest: Array | float = 0.0) -> Array:
 
 
 def exact_values(name: str, x: Array) -> tuple[Array, Array]:
-    """`name` of float64 inputs by decimal arithmetic: the nearest float64, and what is missing to the exact value."""
+    """`name` of float64 inputs by decimal arithmetic: the nearest float64, and in its ULP what is missing."""
     nearest, rest = np.empty(x.size), np.empty(x.size)
     with np.errstate(all="ignore"):
         nearest[:] = getattr(np, name)(x)
@@ -117,7 +118,7 @@ def exact_values(name: str, x: Array) -> tuple[Array, Array]:
             value = _DECIMAL[name](Decimal(float(x[i])))
             nearest[i] = float(value)
             if np.isfinite(nearest[i]):
-                rest[i] = float(value - Decimal(float(nearest[i])))
+                rest[i] = float((value - Decimal(float(nearest[i]))) / Decimal(float(np.spacing(abs(nearest[i])))))
     return nearest, rest
 
 
@@ -196,12 +197,12 @@ def worst_float64(name: str, count: int, seed: int, fma: bool = True) -> Worst:
     return _worst(ulp_errors(y, *exact_values(name, x)), x)
 
 
-def nanoseconds(name: str, dtype: DType) -> dict[str, float]:
+def nanoseconds(name: str, dtype: DType, fma: bool = True) -> dict[str, float]:
     """Time for an element in the first-level cache, on one thread: the best of interleaved rounds."""
     x = np.abs(np.random.default_rng(0).uniform(-5.0, 5.0, 16384 // dtype.itemsize)).astype(dtype.numpy)
     y, times = np.empty_like(x), 10
     runs: dict[str, Callable[[], object]] = {
-        "graphc": _compiled_call(name, dtype, host_target().lanes(dtype.itemsize), True)(x, y, times),
+        "graphc": _compiled_call(name, dtype, host_target().lanes(dtype.itemsize), fma)(x, y, times),
         "NumPy": lambda: [getattr(np, name)(x, out=y) for _ in range(times)],
     }
     try:
@@ -234,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no function {', '.join(unknown)}; there are {', '.join(FUNCTIONS)}")
     fma, parts = not options.no_fma, 16
     step = 2**32 // parts
-    times = {(n, d): nanoseconds(n, d) for n in options.functions for d in (float32, float64)}
+    times = {(n, d): nanoseconds(n, d, fma) for n in options.functions for d in (float32, float64)}
     columns = list(next(iter(times.values())))
     print(f"| function | dtype | inputs | max ULP | at | {' | '.join(f'{c} ns' for c in columns)} |")
     print("|---" * (5 + len(columns)) + "|")

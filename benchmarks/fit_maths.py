@@ -1,0 +1,131 @@
+"""Where the coefficients of the vector maths come from: fits them again and compares them with the tables.
+
+    python benchmarks/fit_maths.py              # about a minute; needs mpmath
+    python benchmarks/fit_maths.py log --degree 7
+
+Each polynomial is a least-squares fit on Chebyshev nodes whose weights are moved towards the largest error until it
+is nearly minimax (Lawson's iteration). Coefficients are rounded one by one from the lowest power up, and the rest is
+fitted again after each, so that later ones make up for what rounding cost. Prints the error relative to the function
+as a power of two, before and after rounding; the exit status is 1 if a table holds other numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mpmath as mp  # type: ignore[import-untyped]
+
+from graphc.loops.maths_tables import TABLES, Coefficients
+from graphc.types import DType, float32, float64
+
+Number = Any  # an mpmath number
+SWEEPS = 6  # of Lawson's iteration
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A polynomial near `value` on low..high, where an error of it weighs `weight`. `fixed`: its first coefficients."""
+
+    value: Callable[[Number], Number]
+    weight: Callable[[Number], Number]
+    low: Number
+    high: Number
+    fixed: Coefficients = ()
+
+
+def exp_rest(r: Number) -> Number:
+    """(exp(r) - 1 - r) / r^2."""
+    return mp.mpf(1) / 2 + r / 6 if abs(r) < mp.mpf(10) ** -30 else (mp.expm1(r) - r) / r**2
+
+
+def log_rest(f: Number) -> Number:
+    """(log1p(f) - f) / f^2."""
+    return mp.mpf(-1) / 2 + f / 3 if abs(f) < mp.mpf(10) ** -30 else (mp.log1p(f) - f) / f**2
+
+
+def tanh_rest(z: Number) -> Number:
+    """(tanh(x) - x) / x^3 for x^2 = z."""
+    x = mp.sqrt(z)
+    return mp.mpf(-1) / 3 if x < mp.mpf(10) ** -20 else (mp.tanh(x) - x) / x**3
+
+
+def fits() -> dict[str, Fit]:
+    """The fits by their names in `Table`."""
+    half = mp.log(2) / 2 * mp.mpf("1.0005")
+    exp = Fit(exp_rest, abs, -half, half)
+    log = Fit(log_rest, lambda f: f * f / abs(mp.log1p(f)) if f else 0, mp.mpf("-0.25"), mp.mpf("0.5"), (-0.5,))
+    tanh = Fit(tanh_rest, lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z)) if z else 0, mp.mpf(0), mp.mpf("0.954"))
+    return {"exp": exp, "expm1": exp, "log": log, "tanh": tanh}
+
+
+def rounded(value: Number, bits: int) -> Number:
+    """`value` with a mantissa of `bits` bits."""
+    mantissa, exponent = mp.frexp(value)
+    return mp.ldexp(mp.nint(mp.ldexp(mantissa, bits)), exponent - bits)
+
+
+def evaluate(coefficients: Sequence[Number], x: Number) -> Number:
+    return mp.polyval(list(reversed(coefficients)), x)
+
+
+def near_minimax(fit: Fit, known: Sequence[Number], degree: int) -> tuple[list[Number], Number]:
+    """The coefficients behind the known ones up to `degree`, and the largest weighted error."""
+    powers = range(len(known), degree + 1)
+    count = 8 * len(powers) + 20
+    nodes = [(fit.low + fit.high) / 2 + (fit.high - fit.low) / 2 * mp.cos(mp.pi * (2 * i + 1) / (2 * count))
+             for i in range(count)]  # fmt: skip
+    targets = [fit.value(x) - evaluate(known, x) for x in nodes]
+    weights = [mp.mpf(fit.weight(x)) for x in nodes]
+    density = [mp.mpf(1)] * count
+    for _ in range(SWEEPS):
+        factors = [w * mp.sqrt(d) for w, d in zip(weights, density)]
+        matrix = mp.matrix([[k * x**p for p in powers] for k, x in zip(factors, nodes)])
+        right = mp.matrix([k * target for k, target in zip(factors, targets)])
+        found = list(mp.lu_solve(matrix.T * matrix, matrix.T * right))
+        errors = [abs(w * (target - sum(c * x**p for c, p in zip(found, powers))))
+                  for w, target, x in zip(weights, targets, nodes)]  # fmt: skip
+        moved = [d * (e + mp.mpf(10) ** -60) for d, e in zip(density, errors)]
+        density = [count * d / sum(moved) for d in moved]
+    return found, max(errors)
+
+
+def fitted(fit: Fit, degree: int, bits: int) -> tuple[Coefficients, Number, Number]:
+    """The rounded coefficients, the error before rounding and the error after it."""
+    known = [mp.mpf(c) for c in fit.fixed]
+    best = None
+    while len(known) <= degree:
+        found, error = near_minimax(fit, known, degree)
+        best = error if best is None else best
+        known.append(rounded(found[0], bits))
+    grid = [fit.low + (fit.high - fit.low) * i / mp.mpf(400) for i in range(401)]
+    after = max(abs(fit.weight(x) * (fit.value(x) - evaluate(known, x))) for x in grid)
+    return tuple(float(c) for c in known), best, after
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fit the coefficients of the vector maths again.")
+    parser.add_argument("names", nargs="*", default=[], help="; ".join(fits()))
+    parser.add_argument("--degree", type=int, help="another degree than that of the table")
+    options = parser.parse_args()
+    mp.mp.prec = 200
+    different = False
+    dtypes: dict[DType, int] = {float32: 24, float64: 53}
+    for name, fit in fits().items():
+        if options.names and name not in options.names:
+            continue
+        for dtype, bits in dtypes.items():
+            table: Coefficients = getattr(TABLES[dtype], name)
+            degree = len(table) - 1 if options.degree is None else options.degree
+            numbers, before, after = fitted(fit, degree, bits)
+            verdict = "as in the table" if numbers == table else "not the table's"
+            different |= numbers != table
+            errors = f"2^{mp.nstr(mp.log(before, 2), 4)}, rounded 2^{mp.nstr(mp.log(after, 2), 4)}"
+            print(f"{name} {dtype} degree {degree}: {errors}; {verdict}\n    {numbers}", flush=True)
+    raise SystemExit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()
