@@ -50,18 +50,25 @@ def align_up(value: int, align: int = ALIGN) -> int:
     return -(-value // align) * align
 
 
-class _Lease(np.ndarray):
-    """The bytes of a block that is out. Dying gives the block back to `home`."""
+class _Lease:
+    """The base of an array over a block that is out. Dying gives the block back to `home`.
 
-    home: Results | None = None
-    block: np.ndarray | None = None
+    No ndarray, since NumPy replaces a base that is a view by that view's own base.
+    """
 
-    def __array_finalize__(self, source: Any) -> None:
-        """A view of a lease is not a lease: only the one that `Results` made gives the block back."""
+    __slots__ = ("__array_interface__", "block", "home")
+
+    def __init__(self, home: Results, block: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.home, self.block = home, block
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (address_of(block), False),
+        }
 
     def __del__(self) -> None:
-        if self.home is not None and self.block is not None:
-            self.home.give_back(self.block)
+        self.home.give_back(self.block)
 
 
 class Results:
@@ -81,10 +88,7 @@ class Results:
         """An uninitialised C-ordered array; `nbytes` is its size. Large ones are 64-byte aligned and recycled."""
         if nbytes < RECYCLE:
             return np.empty(shape, dtype)
-        block = self._take(_capacity(nbytes))
-        lease = block.view(_Lease)
-        lease.home, lease.block = self, block
-        return np.ndarray(shape, dtype, buffer=lease)
+        return np.asarray(_Lease(self, self._take(_capacity(nbytes)), shape, dtype))
 
     def _take(self, capacity: int) -> np.ndarray:
         with self._lock:

@@ -81,7 +81,7 @@ class DiskCache:
         temporary = self.folder / f"{key}.{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}.tmp"
         data = MAGIC + len(content).to_bytes(8, "little") + hashlib.sha256(content).digest() + content
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)  # what is in here is run
             temporary.write_bytes(data)
             os.replace(temporary, path)
         except OSError as error:
@@ -106,12 +106,15 @@ class DiskCache:
         try:
             with os.scandir(self.folder) as files:
                 for file in files:
-                    stat = file.stat()
+                    try:
+                        stat = file.stat()
+                    except FileNotFoundError:
+                        continue  # another process was quicker
                     if not file.name.endswith(".tmp"):
                         entries.append((stat.st_mtime, stat.st_size, Path(file.path)))
                     elif now - stat.st_mtime > _STALE:
                         _remove(Path(file.path))
-        except OSError as error:  # also a file that another process deleted while we looked
+        except OSError as error:
             log("cache", f"cannot count {self.folder}: {error}")
             return
         total = sum(size for _, size, _ in entries)

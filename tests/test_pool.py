@@ -1,0 +1,204 @@
+"""The native pool: every chunk runs exactly once, whoever runs it, also with many callers, after a fork and at exit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from graphc.llvm.emit import emit
+from graphc.loops import ir
+from graphc.loops.program import Buffer, Program, Region, Task
+from graphc.runtime.driver import driver, driver_ir
+from graphc.runtime.executable import Executable
+from graphc.runtime.host import host_target
+from graphc.runtime.jit import Library, compile_object
+from graphc.runtime.plan import LoadedKernel
+from graphc.runtime.pool import supported
+from graphc.types import Dim, TensorType, float32, int64
+
+needs_threads = pytest.mark.skipif(not supported(), reason="no worker threads on this system")
+CHUNK, F32, I64 = ir.Var("chunk"), ir.VType(float32), ir.I64
+
+
+def counter(regions: int, threads: int) -> Executable:
+    """f(x: i64[n]) -> i64[n]: the first region copies x, each further one adds 1; one element is one chunk."""
+    size = Dim.symbol("n")
+    params = (ir.BufferParam("b0", int64, Dim.symbol("s0")), ir.BufferParam("b1", int64, Dim.symbol("s0"), True))
+    copy = ir.LoopKernel("copy", params, ("s0",), (ir.Store("b1", CHUNK, ir.Load("b0", CHUNK, I64)),), Dim.symbol("s0"))
+    more = ir.Op("add", (ir.Load("b0", CHUNK, I64), ir.const(1)), I64)
+    bump = ir.LoopKernel("bump", (ir.BufferParam("b0", int64, Dim.symbol("s0"), True),), ("s0",),
+                         (ir.Store("b0", CHUNK, more),), Dim.symbol("s0"))  # fmt: skip
+    kind = TensorType(int64, (size,))
+    first = Region((Task("copy", ("x", "y"), (size,), size),))
+    other = Region((Task("bump", ("y",), (size,), size),))
+    program = Program(
+        name="count", dims=("n",), buffers={"x": Buffer("x", kind, "input"), "y": Buffer("y", kind, "output")},
+        kernels={"copy": copy, "bump": bump}, regions=(first, *[other] * regions), inputs=("x",), parameters=(),
+        outputs=("y",), updates=(),
+    )  # fmt: skip
+    library, target = Library(), host_target()
+    objects = [compile_object(emit(kernel, target), target) for kernel in (copy, bump)]
+    found = library.load(objects, ["copy", "bump"])
+    return Executable(program, {k: LoadedKernel(a) for k, a in found.items()}, {}, threads=threads, keep=library)
+
+
+@needs_threads
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_every_chunk_of_many_small_jobs_runs_once(threads: int) -> None:
+    for chunks in (0, 1, 2, 3, 7, 64):
+        run = counter(regions=500, threads=threads)
+        x = np.arange(chunks, dtype=np.int64)
+        for _ in range(4):
+            assert np.array_equal(run(x)[0], x + 500)
+    assert driver().pool.workers >= threads - 1
+
+
+@needs_threads
+def test_several_python_threads_at_once() -> None:
+    wrong: list[np.ndarray] = []
+    x = np.arange(16, dtype=np.int64)
+
+    def work(run: Executable, regions: int) -> None:
+        for _ in range(100):
+            (y,) = run(x)
+            if not np.array_equal(y, x + regions):
+                wrong.append(y)
+
+    shared = counter(50, 2)
+    callers = [threading.Thread(target=work, args=(counter(n, 2), n)) for n in (10, 40, 90)]
+    callers += [threading.Thread(target=work, args=(shared, 50)) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+    assert shared.native_calls == 200
+
+
+@needs_threads
+def test_workers_take_part_and_sleep_between_steps() -> None:
+    run = counter(regions=3000, threads=2)
+    x = np.arange(256, dtype=np.int64)
+    cpu = time.process_time
+    shares = []
+    for _ in range(5):  # on a busy machine one try may find no free core
+        start, mine = cpu(), time.thread_time()
+        run(x)
+        shares.append((cpu() - start) / max(time.thread_time() - mine, 1e-9))
+    assert max(shares) > 1.1, "no worker used any time"
+    time.sleep(0.05)
+    start = cpu()
+    time.sleep(0.3)
+    assert cpu() - start < 0.03
+
+
+def sums(threads: int) -> Executable:
+    """f(x: f32[n]) -> f32[1]: chunks of 100 add up in order, the finish adds the chunks' sums."""
+    size = Dim.symbol("n")
+    count = Dim.symbol("s1")
+    params = (ir.BufferParam("b0", float32, Dim.symbol("s0")), ir.BufferParam("b1", float32, count, True),
+              ir.BufferParam("b2", float32, 1, True))  # fmt: skip
+    total, start = ir.Reg("t", (), F32), ir.Op("mul", (CHUNK, ir.const(100)), I64)
+    stop = ir.Op("min", (ir.Op("add", (start, ir.const(100)), I64), ir.Var("s0")), I64)
+
+    def fold(buffer: str, begin: ir.Expr, end: ir.Expr) -> tuple[ir.Stmt, ...]:
+        add = ir.Assign(total, ir.Op("add", (total, ir.Load(buffer, ir.Var("i"), F32)), F32))
+        return ir.Declare("t", (), F32, ir.Const(0.0, F32)), ir.For("i", begin, end, 1, (add,), ("t",))
+
+    body = (*fold("b0", start, stop), ir.Store("b1", CHUNK, total))
+    finish = (*fold("b1", ir.const(0), ir.Var("s1")), ir.Store("b2", ir.const(0), total))
+    kernel = ir.LoopKernel("sums", params, ("s0", "s1"), body, count, finish)
+    chunks = (size + 99) // 100
+    buffers = {
+        "x": Buffer("x", TensorType(float32, (size,)), "input"),
+        "parts": Buffer("parts", TensorType(float32, (chunks,)), "temp", 0, 0),
+        "y": Buffer("y", TensorType(float32, (1,)), "output"),
+    }
+    task = Task("sums", ("x", "parts", "y"), (size, chunks), chunks)
+    program = Program("sums", ("n",), buffers, {"sums": kernel}, (Region((task,)),), ("x",), (), ("y",), ())
+    library, target = Library(), host_target()
+    address = library.load([compile_object(emit(kernel, target), target)], ["sums"])["sums"]
+    return Executable(program, {"sums": LoadedKernel(address, finish=True)}, {}, threads=threads, keep=library)
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 12345])
+def test_same_bits_for_every_number_of_threads(size: int) -> None:
+    x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    runs = [sums(threads) for threads in (1, 2, 3, 7)]
+    results = {run(x)[0].tobytes() for run in runs for _ in range(5)}
+    assert len(results) == 1
+    assert np.allclose(np.frombuffer(results.pop(), np.float32), x.sum(dtype=np.float64), rtol=1e-4, atol=1e-4)
+
+
+def run_script(body: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that starts with `counter` of this file imported as `counter`."""
+    head = f"""
+        import importlib.util, os, sys, threading, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import numpy as np
+        spec = importlib.util.spec_from_file_location("pool_tests", {__file__!r})
+        module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)
+        counter = module.counter
+        x = np.arange(32, dtype=np.int64)
+    """
+    script = textwrap.dedent(head) + textwrap.dedent(body)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+
+
+@needs_threads
+def test_after_a_fork_also_in_the_middle_of_a_step() -> None:
+    done = run_script("""
+        run = counter(300, 2)
+        assert np.array_equal(run(x)[0], x + 300)
+        go = True
+        def work(run=counter(3000, 2)):
+            while go:
+                run(x)
+        thread = threading.Thread(target=work); thread.start()
+        for attempt in range(10):
+            time.sleep(0.002 * attempt)
+            child = os.fork()
+            if child == 0:
+                from graphc.runtime.driver import driver
+                assert driver().pool.workers == 0
+                good = np.array_equal(run(x)[0], x + 300) and np.array_equal(work.__defaults__[0](x)[0], x + 3000)
+                os._exit(0 if good and driver().pool.workers == 1 else 1)
+            deadline = time.time() + 10
+            while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
+                if time.time() > deadline:
+                    go = False; os.kill(child, 9); sys.exit("the child hangs")
+                time.sleep(0.001)
+            assert found[1] == 0, found
+            assert np.array_equal(run(x)[0], x + 300)
+        go = False; thread.join(); print("fine")
+    """)
+    assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
+
+
+@needs_threads
+def test_the_process_ends_while_workers_are_hot() -> None:
+    start = time.perf_counter()
+    done = run_script("""
+        run, other = counter(300, 3), counter(3000, 3)
+        def work():
+            while True:
+                other(x)
+        threading.Thread(target=work, daemon=True).start()
+        run(x); time.sleep(0.05); print("end", flush=True)
+    """)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "end", "")
+    assert time.perf_counter() - start < 20
+
+
+def test_one_thread_where_threads_are_not_supported() -> None:
+    text = driver_ir(threads=False)
+    assert "syscall" not in text
+    assert compile_object(text, host_target(), verify=True)
+    run = counter(10, 1)
+    assert np.array_equal(run(np.arange(5, dtype=np.int64))[0], np.arange(5) + 10)
