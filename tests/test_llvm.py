@@ -54,6 +54,14 @@ def test_index_arithmetic(name: str) -> None:
     assert out.tolist() == [INDEX_OPS[name](x, y) for x, y in values]
 
 
+def test_opaque_is_its_operand() -> None:
+    value = op("opaque", ir.I64, op("add", ir.I64, n, ir.const(1)))
+    kernel = ir.LoopKernel("k", (ir.BufferParam("b0", int64, 9, True),), ("s0",), (ir.Store("b0", value, value),))
+    out = np.zeros(9, np.int64)
+    run_kernel(kernel, [out], [4])
+    assert out.tolist() == [0, 0, 0, 0, 0, 5, 0, 0, 0]
+
+
 def test_division_by_a_size_of_zero_does_not_trap_in_front_of_a_loop() -> None:
     body = (ir.Store("b0", op("floordiv", ir.I64, i, ir.Var("s1")), ir.const(1)),)
     kernel = ir.LoopKernel(

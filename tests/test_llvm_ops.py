@@ -311,6 +311,15 @@ def test_a_bool_in_memory_is_any_byte_when_read_and_0_or_1_when_written() -> Non
         assert found.view(np.uint8).tolist() == [0, 1, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize("lanes", [2, 16])
+def test_zip(lanes: int) -> None:
+    for dtype in (bool_, float32, uint8, int64):
+        a, b = samples(dtype, lanes, 17), samples(dtype, lanes, 18)
+        low = apply(lambda x, y: op("zip_low", x.vtype, x, y), [a, b], dtype, lanes)
+        high = apply(lambda x, y: op("zip_high", x.vtype, x, y), [a, b], dtype, lanes)
+        same(np.concatenate([low, high]), np.stack([a, b], 1).ravel())
+
+
 def everything(target: Target) -> ir.LoopKernel:
     """A kernel with every float op on vectors and scalars, masked: what another target must compile without calls."""
     names = ["neg", "abs", "sqrt", "floor", "ceil", "trunc", "rint", "exp", "expm1", "log", "log1p", "tanh"]

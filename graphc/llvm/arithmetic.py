@@ -92,6 +92,10 @@ class Arithmetic:
             b = self.builder.binary("umax", b, self.like(1, b))
         return self._pure("udiv" if name == "floordiv" else "urem", a, b)
 
+    def opaque(self, a: Value) -> Value:
+        """An empty piece of assembly with `a` in and out: no instruction, but nothing is known of the result."""
+        return self.builder.value(a.dtype, 1, f'call i64 asm "", "=r,0"({a.typed})')
+
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """One rounding where the target has the instruction, else a product and a sum."""
         if not self.target.fma:

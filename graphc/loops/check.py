@@ -272,6 +272,8 @@ _OPS: dict[str, _Rule] = {
     **_rules(_COMPARE, 2, lambda e, t: t[0] == t[1] and e.vtype == ir.VType(bool_, t[0].lanes)),
     **_rules(_SAME, 1, lambda e, t: _all_same(e, t) and e.vtype.dtype.kind != "b"),
     **_rules(_FLOAT, 1, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
+    **_rules(["zip_low", "zip_high"], 2, lambda e, t: _all_same(e, t) and e.vtype.lanes % 2 == 0),
+    "opaque": (1, lambda e, t: e.vtype == ir.I64 and _all_same(e, t)),
     "not_": (1, lambda e, t: _all_same(e, t) and not e.vtype.dtype.is_float),
     "copysign": (2, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
     "fma": (3, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),

@@ -85,7 +85,9 @@ class Op:
     splat(scalar) -> vector;  lanes() -> i64 vector 0,1,2,...;  extract(vector, constant lane) -> scalar;
     zip_low(a, b), zip_high(a, b) -> vector: the lower and the upper half of a0, b0, a1, b1, ...;
     reduce_NAME(vector) -> scalar: the fixed tree of halves (lane i with lane i + n/2, and so on) of op NAME;
-    any(bool vector) -> bool;  floordiv, mod(i64, i64): of non-negative integers;  min, max(i64, i64).
+    any(bool vector) -> bool;  floordiv, mod(i64, i64): of non-negative integers;  min, max(i64, i64);
+    opaque(i64): its operand, which the code generator then takes as given in this place: it neither computes it again
+    in inner loops nor splits it into parts.
     """
 
     name: str
