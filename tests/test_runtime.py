@@ -1,4 +1,4 @@
-"""A call: arguments checked and converted, one native call, results that are nobody else's, errors that change nothing."""
+"""A call: one native call, results that are nobody else's, updates, errors that change nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,13 @@ from graphc.llvm.emit import emit, scratch_bytes
 from graphc.loops import ir
 from graphc.loops.program import Buffer, Check, Program, Region, Task
 from graphc.runtime import entry, executable
-from graphc.runtime.buffers import ALIGN, RECYCLE, Results, address_of, aligned_bytes
+from graphc.runtime.buffers import ALIGN, RECYCLE, address_of
 from graphc.runtime.executable import Executable
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library, compile_object
-from graphc.runtime.plan import LoadedKernel, arena_offsets
+from graphc.runtime.plan import LoadedKernel
 from graphc.state import ParameterState
-from graphc.types import Dim, DType, TensorType, float32, float64, int8, int32, int64
+from graphc.types import Dim, DType, TensorType, float32, float64, int64
 
 N, M = Dim.symbol("n"), Dim.symbol("m")
 LINE = SourceLine("train.py", 7, 'x = graphc.placeholder("x", ("n", 3), "float32")')
@@ -125,66 +124,6 @@ def test_arguments_are_converted(value: Any, both_ways: str) -> None:
     assert np.array_equal(f(x=value)[0], np.asarray(value).astype(np.float32) + 1, equal_nan=True)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value", "says"),
-    [
-        (float32, np.zeros(3), "float64, which does not fit into float32 without loss"),
-        (float32, np.zeros(3, np.int64), "int64, which does not fit into float32 without loss"),
-        (float32, np.float64(1), "float64"),
-        (int32, [1.5], "float64 values, which do not fit into int32"),
-        (int8, [300], "values outside of int8"),
-        (float32, ["a"], "values, which do not fit"),
-        (float32, [[1], [1, 2]], "is not an array"),
-        (float32, np.array([None]), "object"),
-        (float32, [1j], "complex128"),
-    ],
-)
-def test_a_narrowing_argument_is_an_error_with_the_fix(dtype: DType, value: Any, says: str) -> None:
-    f = add_one(dtype, lines={"x": (LINE,)})
-    with pytest.raises(DTypeError) as caught:
-        f(value)
-    text = str(caught.value)
-    assert "f: argument 'x'" in text and says in text and "built at train.py:7" in text
-    if "without loss" in text:
-        assert f"hint: convert it yourself: x=np.asarray(x).astype(np.{dtype.name})" in text
-    assert f.native_calls == 0
-
-
-def two_inputs() -> Executable:
-    kind = TensorType(float32, (N, M))
-    buffers = [
-        Buffer("x", kind, "input"),
-        Buffer("w", TensorType(float32, (M, N)), "input"),
-        Buffer("y", kind, "output"),
-    ]
-    add = kernel("add", 2, lambda a, b: ir.Op("add", (a, b), ir.VType(float32)))
-    task = Task("add", ("x", "w", "y"), (kind.size,), 1)
-    return build(program(buffers, [add], [task], dims=("m", "n")), lines={"x": (LINE,), "w": (replace(LINE, line=8),)})
-
-
-def test_wrong_arguments_are_named() -> None:
-    f, x = two_inputs(), np.ones((2, 3), np.float32)
-    assert np.array_equal(f(x, w=x.reshape(3, 2))[0], x + x)
-    cases: list[tuple[type[Exception], Sequence[Any], dict[str, Any], str]] = [
-        (ArgumentError, (x,), {}, "f misses the argument 'w'"),
-        (ArgumentError, (), {}, "f misses the arguments 'x', 'w'"),
-        (ArgumentError, (x, x, x), {}, "f takes 2 arguments, got 3"),
-        (ArgumentError, (x, x), {"z": x}, "f has no argument 'z'"),
-        (ArgumentError, (x,), {"x": x}, "f got the argument 'x' twice"),
-        (ShapeError, (x, x), {}, "argument 'w' (f32[m,n]) has shape (2, 3): axis 0 is 2, but m is 3 by argument 'x'"),
-        (ShapeError, (x, x[0]), {}, "argument 'w' has 1 axis (3,), but w is f32[m,n] with 2 axes"),
-    ]
-    for error, args, named, says in cases:
-        with pytest.raises(error) as caught:
-            f(*args, **named)
-        assert says in str(caught.value)
-    with pytest.raises(ShapeError, match=r"built at train.py:8.*\n.*also at train.py:7"):
-        f(x, x)
-    with pytest.raises(ShapeError, match="axis 1 is 4, not 3"):
-        add_one(shape=(N, 3))(np.ones((2, 4), np.float32))
-    assert f.native_calls == 1
-
-
 def test_results_are_new_arrays_and_buffers_return_when_they_die(both_ways: str) -> None:
     f, x = add_one(), np.arange(RECYCLE, dtype=np.float32)
     (first,) = f(x)
@@ -201,16 +140,6 @@ def test_results_are_new_arrays_and_buffers_return_when_they_die(both_ways: str)
     del view
     gc.collect()
     assert address_of(f(x)[0]) == place
-
-
-def test_results_keep_no_more_than_their_limit() -> None:
-    results = Results(keep=4 * RECYCLE)
-    arrays = [results.empty((RECYCLE,), np.dtype(np.uint8), RECYCLE) for _ in range(8)]
-    places = {address_of(a) for a in arrays}
-    assert len(places) == 8
-    arrays.clear()
-    assert sum(block.nbytes for block in results._free) <= 4 * RECYCLE
-    assert address_of(results.empty((RECYCLE,), np.dtype(np.uint8), RECYCLE)) in places
 
 
 def test_out_is_written_also_where_it_overlaps() -> None:
@@ -322,8 +251,8 @@ def test_an_error_stops_later_regions() -> None:
     """Regions run in order, and none after the one that failed."""
     kind = TensorType(int64, (1,))
     bump = kernel("bump", 1, plus(1, int64), int64)
-    fail = ir.LoopKernel("fail", (ir.BufferParam("b0", int64, 1),), (),
-                         (ir.Fail(ir.Op("gt", (ir.Load("b0", ir.const(0), ir.I64), ir.const(8)), ir.BOOL), 0, ir.const(3)),))  # fmt: skip
+    high = ir.Op("gt", (ir.Load("b0", ir.const(0), ir.I64), ir.const(8)), ir.BOOL)
+    fail = ir.LoopKernel("fail", (ir.BufferParam("b0", int64, 1),), (), (ir.Fail(high, 0, ir.const(3)),))
     buffers = [Buffer("x", kind, "parameter")]
     tasks = [Task("bump", ("x", "x"), (1,), 1), Task("fail", ("x",), (), 1), Task("bump", ("x", "x"), (1,), 1)]
     x = state("x", [0], np.int64)
@@ -389,19 +318,6 @@ def test_temporaries_move_with_the_arena() -> None:
     assert tables.arena_bytes == 2 * 100_000 * 4  # only two of the six are alive at a time
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_arena_blocks_that_live_together_do_not_overlap(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    temps = [(int(rng.integers(0, 1000)), *sorted(map(int, rng.integers(0, 8, 2)))) for _ in range(25)]
-    offsets, size = arena_offsets(temps)
-    assert all(offset % ALIGN == 0 for offset in offsets)
-    for (i, a), (j, b) in itertools.combinations(enumerate(temps), 2):
-        if a[1] <= b[2] and b[1] <= a[2]:
-            assert offsets[i] + a[0] <= offsets[j] or offsets[j] + b[0] <= offsets[i] or not a[0] or not b[0]
-    alive = max(sum(-(-n // ALIGN) * ALIGN for n, first, last in temps if first <= t <= last) for t in range(8))
-    assert alive <= size <= 1.5 * alive + ALIGN
-
-
 def test_constants_scratch_and_alignment() -> None:
     kind = TensorType(float64, (5,))
     array = np.linspace(0, 1, 5)
@@ -419,7 +335,6 @@ def test_constants_scratch_and_alignment() -> None:
         f = build(made, threads=threads)
         assert np.array_equal(f()[0], array)
         assert f._scratch_address % ALIGN == 0 and f._scratch.nbytes >= 320_000
-    assert all(address_of(aligned_bytes(n)) % ALIGN == 0 for n in (1, 100, 5_000_000))
 
 
 def test_programs_that_do_not_fit_together_are_our_bugs() -> None:
@@ -433,15 +348,17 @@ def test_programs_that_do_not_fit_together_are_our_bugs() -> None:
         Executable(lost, {}, {})()
 
 
-def test_a_small_call_is_quick() -> None:
-    f, x = add_one(threads=1), np.zeros(4, np.float32)
-    f(x)
-    best = min(_seconds(f, x) for _ in range(20))
-    assert best < 10e-6  # about 1.3 us on a quiet machine
+def test_a_small_call_costs_little_more_than_one_of_numpy() -> None:
+    f, x, y = add_one(threads=1), np.zeros(4, np.float32), np.zeros(4, np.float32)
+    ours, theirs = [], []
+    for _ in range(20):
+        ours.append(_seconds(lambda: f(x)))
+        theirs.append(_seconds(lambda: np.add(x, 1, out=y)))
+    assert min(ours) < 12 * min(theirs)  # about 2 where the native entry works: 1.3 us
 
 
-def _seconds(f: Executable, x: np.ndarray) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
-    for _ in range(500):
-        f(x)
-    return (time.perf_counter() - start) / 500
+    for _ in range(300):
+        call()
+    return time.perf_counter() - start
