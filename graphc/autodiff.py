@@ -120,12 +120,12 @@ class _Predicate:
         stack = [self]
         while stack:
             top = stack[-1]
+            args = [arg.tensor if isinstance(arg, _Predicate) else Tensor(arg) for arg in top.args]
             missing = [arg for arg in top.args if isinstance(arg, _Predicate) and arg.tensor is None]
             if missing:
                 stack += missing
                 continue
-            args = [arg.build() if isinstance(arg, _Predicate) else Tensor(arg) for arg in top.args]
-            top.tensor = args[0] if top.op == "is" else cast(Tensor, apply(top.op, *args))
+            top.tensor = args[0] if top.op == "is" else cast(Tensor, apply(top.op, *cast(list[Tensor], args)))
             stack.pop()
         assert self.tensor is not None
         return self.tensor

@@ -73,6 +73,8 @@ class Node:
 
     @property
     def outputs(self) -> tuple[Value, ...]:
+        if len(self.types) == 1:  # nearly always, and asked for all the time
+            return (Value(self, 0),)
         return tuple(Value(self, i) for i in range(len(self.types)))
 
     def __repr__(self) -> str:
