@@ -56,8 +56,9 @@ class Levels:
         from graphc.loops.check import check_kernel
 
         with self.observer.step("emit"):
-            for kernel in self.program.kernels.values():
-                check_kernel(kernel)
+            if self.settings.verify:
+                for kernel in self.program.kernels.values():
+                    check_kernel(kernel)
             return {name: emit(kernel, self.target) for name, kernel in self.program.kernels.items()}
 
     def text(self, level: str) -> str:

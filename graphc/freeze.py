@@ -11,6 +11,7 @@ import numpy as np
 from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine
 from graphc.graph import Graph, Value, origin_of, topological_order
+from graphc.types import symbols
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def freeze(
         if value not in parameters:
             parameters.append(value)
     _check_closed([*leaves, *chosen.values()], placeholders)
+    _check_sizes([*leaves, *chosen.values()], placeholders)
     named = _by_name(parameters)
     graph = Graph(
         (*placeholders, *parameters),
@@ -172,6 +174,18 @@ def _check_closed(values: Sequence[Value], placeholders: Sequence[Value]) -> Non
                 f"the outputs need the placeholder {name}: {node.types[0]}, which is not among the inputs",
                 _lines(Value(node)),
                 f"add {name} to the list of inputs",
+            )
+
+
+def _check_sizes(values: Sequence[Value], placeholders: Sequence[Value]) -> None:
+    """Every named size is the size of some input, so that a call can tell its value."""
+    known = {name for v in placeholders for size in v.type.shape for name in symbols(size)}
+    for node in topological_order(v.node for v in values):
+        sizes = [size for kind in node.types for size in kind.shape]
+        sizes += [node.attrs["size"]] if node.op.name == "dim_value" else []
+        for name in sorted({name for size in sizes for name in symbols(size)} - known):
+            raise ShapeError(
+                f"{node.op.name} has the size {name}, which no input has: {node.types[0]}", _lines(Value(node))
             )
 
 

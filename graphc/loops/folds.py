@@ -14,7 +14,7 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.cost import operation_name
 from graphc.loops.ir import Const, Op, VType
 from graphc.ops.lowering import ArgReduction, Reduction
-from graphc.types import DType, int64
+from graphc.types import DType, float32, int64
 
 
 class Fold:
@@ -81,7 +81,7 @@ class ArgFold(Fold):
         # lane 0 always holds an element: rows are not empty
         some = h.let(Op("extract", (best.expr, Const(0)), VType(self.value_dtype)), best.depth)
         filled = h.select(nothing, h.widened(some, self.width), best)
-        fold = "maximum" if operation_name(self.better, self.value_dtype) == "gt" else "minimum"
+        fold = "maximum" if operation_name(self.better, float32) == "gt" else "minimum"
         top = h.widened(h.fold_lanes(fold, filled), self.width)
         same = h.or_(h.eq(best, top), h.and_(h.ne(best, best), h.ne(top, top)))
         chosen = h.and_(same, h.not_(nothing))

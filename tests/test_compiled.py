@@ -1,0 +1,93 @@
+"""Every op of the registry, compiled, against its NumPy reference: each dtype and sample, fused and alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import interpret
+from graphc.graph import Op
+from graphc.ops.lowering import Contraction, Elementwise, Reduction, ScatterAdd
+from graphc.ops.registry import OPS
+from graphc.ops.samples import Sample, cases
+from graphc.types import DType, symbols
+
+ULPS = {"exp": 2, "expm1": 2, "log": 2, "log1p": 2, "tanh": 3, "sigmoid": 3, "softplus": 3, "power": 4}
+COMPILED = [op for op in OPS.values() if op.lowering is not None]
+
+
+@pytest.fixture(autouse=True)
+def checked() -> object:
+    """Every level verifies, and nothing comes from the cache."""
+    with graphc.config(verify=True, cache=False):
+        yield
+
+
+def by_dtype(op: Op) -> dict[DType, list[Sample]]:
+    found: dict[DType, list[Sample]] = {}
+    for sample, dtype in cases(op):
+        if sample.dims.keys() <= {name for o in sample.operands for size in o.shape for name in symbols(size)}:
+            found.setdefault(dtype, []).append(sample)  # other sizes are no argument's: function() refuses them
+    return found
+
+
+PAIRS = [pytest.param(op, dtype, id=f"{op.name}-{dtype}") for op in COMPILED for dtype in by_dtype(op)]
+
+
+def agree(op: Op, actual: np.ndarray, wanted: np.ndarray, arrays: list[np.ndarray]) -> None:
+    """To the bit where IEEE 754 fixes it; a few ULP for functions; the error bound of a sum for folds."""
+    assert actual.dtype == wanted.dtype and actual.shape == wanted.shape
+    kind = op.lowering
+    summed = isinstance(kind, (Contraction, ScatterAdd)) or (isinstance(kind, Reduction) and op.name in ("sum", "prod"))
+    if wanted.dtype.kind != "f" or not (summed or op.name in ULPS):
+        np.testing.assert_array_equal(actual, wanted)
+        if wanted.dtype.kind == "f" and isinstance(kind, Elementwise) and op.name not in ("maximum", "minimum"):
+            numbers = ~np.isnan(wanted)
+            np.testing.assert_array_equal(np.signbit(actual)[numbers], np.signbit(wanted)[numbers])
+        return
+    eps = float(np.finfo(wanted.dtype).eps)
+    if op.name in ULPS:
+        tiny = 2 * float(np.finfo(wanted.dtype).smallest_subnormal)
+        if op.name == "power" and wanted.dtype == np.float64:
+            # exp(y * log(x)) in float64: the rounding of the product grows with the logarithm of the result
+            grown = np.abs(np.log(np.abs(wanted), where=wanted != 0, out=np.zeros_like(wanted)))
+            far = np.abs(actual - wanted) > (4 + 2 * np.where(np.isfinite(grown), grown, 0)) * eps * np.abs(wanted) + tiny
+            assert not far.any()
+            np.testing.assert_array_equal(np.isnan(actual), np.isnan(wanted))
+            return
+        np.testing.assert_allclose(actual, wanted, rtol=ULPS[op.name] * eps, atol=tiny)
+        return
+    scale = max((float(np.nanmax(np.abs(a[np.isfinite(a)]), initial=0)) for a in arrays if a.dtype.kind == "f"), default=1)
+    terms = max((a.size for a in arrays), default=1)
+    factor = scale**2 if isinstance(kind, Contraction) else scale
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(actual[~finite], wanted[~finite])
+    np.testing.assert_allclose(actual[finite], wanted[finite], rtol=16 * eps, atol=terms * eps * factor)
+
+
+@pytest.mark.parametrize(("op", "dtype"), PAIRS)
+def test_compiled_is_the_reference(op: Op, dtype: DType) -> None:
+    rng = np.random.default_rng(7)
+    for sample in by_dtype(op)[dtype]:
+        inputs, results = sample.build(op, dtype)
+        arrays = sample.draw(dtype, rng, smooth=op.name in ("sum", "prod", "matmul", "scatter_add_along_axis"))
+        wanted = interpret.evaluate([t.ref for t in results], {t.ref: a for t, a in zip(inputs, arrays, strict=True)})
+        compiled = graphc.function(inputs, results)
+        for actual, want in zip(compiled(*arrays), wanted, strict=True):
+            agree(op, actual, want, arrays)
+
+
+@pytest.mark.parametrize(("op", "dtype"), PAIRS)
+def test_same_bits_for_any_threads(op: Op, dtype: DType) -> None:
+    """One, two and three threads, twice each."""
+    rng = np.random.default_rng(8)
+    sample = by_dtype(op)[dtype][0]
+    inputs, results = sample.build(op, dtype)
+    arrays = sample.draw(dtype, rng)
+    seen = set()
+    compiled = graphc.function(inputs, results)
+    for threads in (1, 2, 3, 1, 2, 3):
+        with graphc.config(num_threads=threads):
+            seen.add(b"".join(result.tobytes() for result in compiled(*arrays)))
+    assert len(seen) == 1
