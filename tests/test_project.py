@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from graphc.runtime.host import host_target
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import from itself and from those before it; __init__ and __main__ stand above all.
@@ -217,11 +219,38 @@ def with_tree() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)}
 
 
-def test_the_assembly_in_the_readme_is_what_graphc_prints() -> None:
-    assert blocks("text"), "the README shows a graph that becomes assembly"
+def printed(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a script of the project prints."""
+    command = [sys.executable, script, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=with_tree())
 
 
-@pytest.mark.parametrize("script", ["step", "compile_time", "call_overhead"])
-def test_benchmarks_compile_as_python(script: str) -> None:
-    path = ROOT / "benchmarks" / f"{script}.py"
+def test_the_levels_in_the_readme_are_what_the_example_prints() -> None:
+    """Line by line, in order, but for numbers in names; below the graph only on the kind of machine that is shown."""
+    (block,) = blocks("text")
+    done = printed("examples/levels.py")
+    assert done.returncode == 0, done.stderr
+    real = dict(part.split("\n", 1) for part in done.stdout.split("--- ")[1:])
+    for part in block.split("--- ")[1:]:
+        level, text = part.split("\n", 1)
+        if level != "graph" and host_target().vector_bytes != 64:
+            continue
+        lines = iter([re.sub(r"\d+", "0", line) for line in real[level].splitlines()])
+        for line in text.splitlines():
+            if line.strip() != "...":
+                assert re.sub(r"\d+", "0", line) in lines, f"{level}: {line!r} is not in what examples/levels.py prints"
+
+
+@pytest.mark.parametrize(("script", "rows"), [("compile_time", 3), ("call_overhead", 2)])
+def test_benchmarks_print_their_table(script: str, rows: int) -> None:
+    """Whether the goals are met depends on the machine; that the command measures does not."""
+    done = printed(f"benchmarks/{script}.py", *(["--rounds", "1"] if script == "compile_time" else []))
+    assert not done.stderr and done.returncode in (0, 1)
+    table = [line for line in done.stdout.splitlines() if re.fullmatch(r"\|.*\d \|", line)]
+    assert len(table) == rows, done.stdout
+
+
+def test_the_step_benchmark_is_python() -> None:
+    """It needs PyTorch, which no test installs."""
+    path = ROOT / "benchmarks" / "step.py"
     compile(path.read_text(encoding="utf-8"), str(path), "exec")

@@ -1,0 +1,15 @@
+"""Print one small graph at every level, from the line that wrote it to the instructions that run.
+
+python examples/levels.py [graph optimized program loops llvm asm]
+"""
+
+import sys
+
+import graphc
+
+x = graphc.placeholder("x", ("n",), "float32")
+y = graphc.relu(x * 2 + 1)
+fn = graphc.function([x], y, name="affine_relu")
+
+for level in sys.argv[1:] or ("graph", "optimized", "program", "loops", "llvm", "asm"):
+    print(f"--- {level}\n{fn.ir(level).rstrip()}\n")
