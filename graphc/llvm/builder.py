@@ -105,7 +105,8 @@ class Builder:
         if found is not None:  # i32 and u32, say, have one LLVM type
             return found if found.dtype is dtype else Value(found.text, dtype, lanes, found.level)
         where = len(self.levels) - 1 if level is None else level
-        name = self.fresh("%.")
+        self._count += 1
+        name = f"%.{self._count}"
         target = self.levels[where]
         target.lines.append(f"  {name} = {rhs}")
         target.keys.append(rhs)
@@ -118,8 +119,9 @@ class Builder:
 
     def intrinsic(self, name: str, result: str, arguments: Sequence[str]) -> str:
         """The right-hand side of a call to `llvm.NAME`, declared once; `arguments` are typed operands."""
-        kinds = [_type_of(a) for a in arguments]
-        self.declarations.setdefault(name, f"declare {result} @llvm.{name}({', '.join(kinds)})")
+        if name not in self.declarations:
+            kinds = ", ".join(_type_of(a) for a in arguments)
+            self.declarations[name] = f"declare {result} @llvm.{name}({kinds})"
         return f"call {result} @llvm.{name}({', '.join(arguments)})"
 
     def unary(self, name: str, a: Value, *flags: str) -> Value:

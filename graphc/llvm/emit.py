@@ -83,6 +83,7 @@ class _Emitter:
         self.arithmetic = Arithmetic(self.builder, target)
         self.memory = Memory(self.arithmetic)
         self.names: dict[str, Value] = {}
+        self.constants: dict[tuple[str, str, int], Value] = {}
         self.registers: dict[str, _Registers] = {}
         self.offsets, self.scratch = _scratch_layout(kernel)
         self.scratch_pointer = ""
@@ -154,7 +155,11 @@ class _Emitter:
         return _EXPRESSIONS[type(expr)](self, expr)
 
     def _const(self, expr: ir.Const) -> Value:
-        return self.builder.constant(expr.value, expr.vtype.dtype, expr.vtype.lanes)
+        key = (repr(expr.value), expr.vtype.dtype.name, expr.vtype.lanes)  # 0, 0.0, -0.0 and False are four constants
+        found = self.constants.get(key)
+        if found is None:
+            found = self.constants[key] = self.builder.constant(expr.value, expr.vtype.dtype, expr.vtype.lanes)
+        return found
 
     def _var(self, expr: ir.Var) -> Value:
         found = self.names.get(expr.name)

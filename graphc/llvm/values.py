@@ -34,7 +34,7 @@ class Value:
         self.text = text
         self.dtype = dtype
         self.lanes = lanes
-        self.type = type_text(dtype, lanes)
+        self.type = _types.get((dtype.name, lanes)) or type_text(dtype, lanes)
         self.level = level
         self.const = const
 
