@@ -2,8 +2,8 @@
 
 `pack(...)` copies `groups` vectors of *columns* (B) or *rows* (A): both are "lanes" here, and element (p, lane) lands
 at panel[p * width + lane]. Three ways: vectors along the lanes are copied; vectors along k are transposed in registers
-by log2(lanes) rounds of zips; anything else is gathered, and so are vectors along k where that is as fast (it compiles
-in a quarter of the time). To add a layout, add a way here; tiles only ever see k-major panels.
+by log2(lanes) rounds of zips; anything else is gathered, and so are vectors along k where gathers are good (they
+compile in a quarter of the time, and need no constant registers, which would be taken from the tile). To add a layout, add a way here; tiles only ever see k-major panels.
 """
 
 from __future__ import annotations
@@ -38,15 +38,10 @@ def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, g
     """
     if source.lane_stride == 1:
         _copy(builder, source, length, panel, at, groups)
-    elif source.k_stride == 1 and source.dtype.itemsize >= 4 and (not gathers or _aliases(source)):
+    elif source.k_stride == 1 and source.dtype.itemsize >= 4 and not gathers:
         _transpose(builder, source, length, panel, at, groups)
     else:
         _gather(builder, source, length, panel, at, groups)
-
-
-def _aliases(source: Source) -> bool:
-    """Whether lanes lie so that their cache lines push each other out: a gather would fetch each line many times."""
-    return isinstance(source.lane_stride, int) and source.lane_stride * source.dtype.itemsize % 2048 == 0
 
 
 def lane_mask(builder: Builder, first: Size, limit: Size) -> Scalar | None:

@@ -7,6 +7,7 @@ threads. To tune for another machine, change the rules here; `contraction.py` ca
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from graphc.target import Target
@@ -14,7 +15,8 @@ from graphc.types import DType, Size, ceildiv, product
 
 CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
-LONG_K = 1024  # a k block: A's tile and B's panel of this length still stream from L2
+LONG_K = 800  # a longer k is cut into blocks: up to here A's tile and B's panel stream from L2 well enough
+BLOCK = 256  # about the length of a block
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT = 4  # the height of the last tiles where m is not known; their missing rows repeat the last one
@@ -22,7 +24,7 @@ SHORT = 4  # the height of the last tiles where m is not known; their missing ro
 
 @dataclass(frozen=True)
 class Operand:
-    """Where element [batch, row, col] of a matrix operand lies: buffer[offset + batch . strides + row, col . strides]."""
+    """Where element [batch, row, col] of a matrix lies: buffer[offset + batch . strides + row, col . strides]."""
 
     buffer: str
     offset: Size
@@ -93,7 +95,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
     unroll, block, blocked = k_blocks(problem.k, height * vectors)
     pack_b = packs_b(problem, most, target)
-    pack_a = packs_a(problem, height)
+    pack_a = packs_a(problem, target)
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
@@ -105,8 +107,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * height)
     batches = product(problem.batch)
     return Schedule(
-        lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, target.masked_memory, panels,
-        row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
+        lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, target.masked_memory,
+        panels, row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
     )  # fmt: skip
 
 
@@ -146,17 +148,16 @@ def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:
 def k_blocks(k: Size, accumulators: int) -> tuple[int, int, bool]:
     """(unroll, block length, whether there may be several blocks). No k loop has a remainder."""
     if not isinstance(k, int):
-        return 1, LONG_K, True
-    count = max(1, -(-k // LONG_K))
+        return 1, BLOCK, True
     unroll = 2 if k % 2 == 0 else 1
-    if count == 1:
+    if k <= LONG_K:
         return unroll, max(k, 1), False
-    length = -(-k // count)
+    length = -(-k // -(-k // BLOCK))
     return unroll, -(-length // 16) * 16, True
 
 
 def packs_b(problem: Problem, most: int, target: Target) -> bool:
-    """Whether B goes through k-major panels: where its columns do not lie side by side, or it is too large for L2."""
+    """Whether B goes through k-major panels: where its columns do not lie side by side, or it is larger than L2."""
     b, itemsize = problem.b, problem.dtype.itemsize
     if problem.n == 1:
         return False
@@ -164,21 +165,21 @@ def packs_b(problem: Problem, most: int, target: Target) -> bool:
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
-    k = problem.k if isinstance(problem.k, int) else 0
-    return isinstance(b.row, int) and b.row * itemsize * k > target.l2_bytes // 2
+    return isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes
 
 
-def packs_a(problem: Problem, height: int) -> bool:
-    """Whether A goes through k-major tiles: where row addresses are no constants, or all rows share a cache set."""
+def packs_a(problem: Problem, target: Target) -> bool:
+    """Whether A goes through k-major tiles: where row addresses are no constants, or where each step of k is far away.
+
+    The rows of a matrix that is not transposed are streams that the hardware fetches well, whatever their distance.
+    """
     a, itemsize = problem.a, problem.dtype.itemsize
     if isinstance(problem.m, int) and problem.m <= SHORT:
         return False
     if not isinstance(a.row, int):
         return True
-    stride = a.col if a.row == 1 else a.row
-    aliases = isinstance(stride, int) and stride > 0 and stride * itemsize % 2048 == 0
-    small = isinstance(problem.n, int) and problem.n < 64
-    return aliases and height > 8 and not small
+    far = a.row == 1 and known(problem.k, GUESS) * known(a.col, 0) * itemsize > target.l2_bytes // 4
+    return far and known(problem.n, GUESS) >= 64
 
 
 def chunk_shape(
@@ -195,11 +196,9 @@ def chunk_shape(
     tile_count, panel_count = known(tiles, ceildiv_int(GUESS, height)), known(panels, ceildiv_int(GUESS, width))
     wanted = max(1, min(MOST_CHUNKS, batches * matrix // worth))
     wanted = ceildiv_int(wanted, max(1, batches))
-    if pack_b:  # whoever shares columns packs them again, so split those first
-        cols = ceildiv_int(panel_count, wanted)
-        rows = ceildiv_int(
-            tile_count, min(ceildiv_int(wanted, ceildiv_int(panel_count, cols)), ceildiv_int(tile_count, 10))
-        )
+    if pack_b:  # whoever shares columns packs them again: few rows of chunks
+        side = min(m, max(128, math.isqrt(m * n // wanted)))
+        rows, cols = ceildiv_int(side, height), ceildiv_int(m * n // wanted, side * width)
     else:
         rows = ceildiv_int(tile_count, wanted)
         cols = ceildiv_int(panel_count, ceildiv_int(wanted, ceildiv_int(tile_count, rows)))
