@@ -28,9 +28,14 @@ def ordered(*values: Value) -> bool:
     return not any(v.type.dtype.is_float for v in values)
 
 
-def constant_last(*values: Value) -> bool:
-    """Side condition: the last operand is a number."""
-    return number_of(values[-1]) is not None
+def signed(*values: Value) -> bool:
+    """Side condition: the operands have a sign (of an unsigned integer, -x is a large one)."""
+    return all(v.type.dtype.kind in "if" for v in values)
+
+
+def constant_last(x: Value, c: Value) -> bool:
+    """Side condition: the second operand is a number, the first is none."""
+    return number_of(c) is not None and number_of(x) is None
 
 
 # fmt: off
@@ -68,7 +73,7 @@ RULES: tuple[Rule, ...] = (
     rule(lambda x: ops.maximum(x, x), lambda x: x, BITS),
     rule(lambda x: ops.minimum(x, x), lambda x: x, BITS),
     rule(lambda x: ops.abs(ops.abs(x)), lambda x: ops.abs(x), BITS),
-    rule(lambda x: ops.abs(-x), lambda x: ops.abs(x), BITS),
+    rule(lambda x: ops.abs(-x), lambda x: ops.abs(x), BITS, signed),
     rule(lambda x: ops.relu(ops.relu(x)), lambda x: ops.relu(x), BITS),
     rule(lambda x: ops.floor(ops.floor(x)), lambda x: ops.floor(x), BITS),
     rule(lambda x: ops.ceil(ops.ceil(x)), lambda x: ops.ceil(x), BITS),
