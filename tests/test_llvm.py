@@ -250,6 +250,26 @@ def test_scratch_on_the_stack_and_from_the_context(size: int, worker: int) -> No
     np.testing.assert_array_equal(out, 2 * a)
 
 
+def test_scratch_of_one_name_in_two_blocks_has_room_for_both() -> None:
+    def block(size: int) -> tuple[ir.Stmt, ...]:
+        last = ir.const(size - 1)
+        return (
+            ir.Scratch("t", int64, size),
+            ir.Scratch(f"u{size}", int64, 8),
+            ir.Store(f"u{size}", ir.const(0), n),
+            ir.For("i", ir.const(0), ir.const(size), 1, (ir.Store("t", i, i),)),
+            ir.Store("b0", ir.const(0), ir.Load(f"u{size}", ir.const(0), ir.I64)),
+            ir.Store("b0", ir.const(1), ir.Load("t", last, ir.I64)),
+        )
+
+    many = op("gt", ir.BOOL, n, ir.const(5))
+    kernel = ir.LoopKernel("k", (ir.BufferParam("b0", int64, 2, True),), ("s0",), (ir.If(many, block(100), block(10)),))
+    for size, last in ((6, 99), (5, 9)):
+        out = np.zeros(2, np.int64)
+        run_kernel(kernel, [out], [size])
+        assert out.tolist() == [size, last]
+
+
 def test_fail_keeps_the_lowest_node_and_index() -> None:
     bad = op("lt", ir.BOOL, ir.Load("b0", i, ir.I64), ir.const(0))
     body = (

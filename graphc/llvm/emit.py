@@ -17,6 +17,7 @@ from graphc.errors import InternalError
 from graphc.llvm.arithmetic import Arithmetic
 from graphc.llvm.builder import Builder
 from graphc.llvm.memory import Memory, Pointer
+from graphc.llvm.scratch import CACHE_LINE, scratch_layout
 from graphc.llvm.values import Value
 from graphc.loops import ir
 from graphc.target import Target
@@ -38,30 +39,8 @@ def emit(kernel: ir.LoopKernel, target: Target) -> str:
 
 def scratch_bytes(kernel: ir.LoopKernel) -> int:
     """Bytes of scratch that the runtime must provide to each worker (context words 2 and 3); 0 if the stack does."""
-    total = _scratch_layout(kernel)[1]
+    total = scratch_layout(kernel)[1]
     return total if total > STACK_BYTES else 0
-
-
-def _scratch_layout(kernel: ir.LoopKernel) -> tuple[dict[str, int], int]:
-    """The offset of each scratch array, and the bytes of all; each starts on a cache line."""
-    offsets: dict[str, int] = {}
-    total = 0
-
-    def walk(statements: Sequence[ir.Stmt]) -> None:
-        nonlocal total
-        for statement in statements:
-            if isinstance(statement, ir.Scratch):
-                offsets[statement.name] = total
-                total += -(-statement.size * statement.dtype.itemsize // 64) * 64
-            elif isinstance(statement, ir.For):
-                walk(statement.body)
-            elif isinstance(statement, ir.If):
-                walk(statement.then)
-                walk(statement.orelse)
-
-    walk(kernel.body)
-    walk(kernel.finish)
-    return offsets, total
 
 
 class _Registers:
@@ -85,7 +64,7 @@ class _Emitter:
         self.names: dict[str, Value] = {}
         self.constants: dict[tuple[str, str, int], Value] = {}
         self.registers: dict[str, _Registers] = {}
-        self.offsets, self.scratch = _scratch_layout(kernel)
+        self.offsets, self.scratch = scratch_layout(kernel)
         self.scratch_pointer = ""
 
     # -- the function
@@ -137,7 +116,7 @@ class _Emitter:
             line(f"%{buffer.name} = load ptr, ptr %at.{buffer.name}, align 8, !invariant.load !0")
             self.memory.pointers[buffer.name] = Pointer(f"%{buffer.name}", buffer.dtype, buffer.align)
         if 0 < self.scratch <= STACK_BYTES:
-            line(f"%scratch = alloca [{self.scratch} x i8], align 64")
+            line(f"%scratch = alloca [{self.scratch} x i8], align {CACHE_LINE}")
             self.scratch_pointer = "%scratch"
         elif self.scratch:
             line(f"%at.scratch = getelementptr inbounds i64, ptr %context, i64 {SCRATCH_BASE}")
@@ -235,7 +214,7 @@ class _Emitter:
         address = self.scratch_pointer
         if offset:
             address = self.builder.pointer(f"getelementptr i8, ptr {address}, i64 {offset}", 0)
-        self.memory.pointers[s.name] = Pointer(address, s.dtype, 64)
+        self.memory.pointers[s.name] = Pointer(address, s.dtype, CACHE_LINE)
 
     def _prefetch(self, s: ir.Prefetch) -> None:
         self.memory.prefetch(s.buffer, self.value(s.index))
