@@ -111,7 +111,7 @@ def _cast_samples() -> list[Sample]:
     for to in DTYPES:
         values = "special" if to.is_float or to is bool_ else "ordinary"
         operand = Operand((23,), values=values, positive=to.kind == "u")
-        made.append(Sample((operand,), {"dtype": to}, FLOATS, smooth=to.is_float))
+        made.append(Sample((operand,), {"dtype": to}, FLOATS, smooth=to is FLOATS[1]))
     made += [Sample((Operand((23,)),), {"dtype": to}, tuple(d for d in ALL if not d.is_float)) for to in DTYPES]
     return made + [Sample((Operand(s),), {"dtype": FLOATS[1]}, FLOATS[:1]) for s in ((0,), (1,), (3, 5), ())]
 

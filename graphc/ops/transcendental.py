@@ -189,7 +189,12 @@ def _power_samples() -> list[Sample]:
     whole = Operand((12,), values=(-3, -2, -1, 0, 1, 2, 3, 5, 0.5, -0.5, 1e9, np.inf))
     bases = Operand((12,), values=(-2.5, -1, -0.0, 0.0, 1, 3, -np.inf, -7, -1.5, np.inf, -1, -1))
     base, exponent = Operand((31,), values="ordinary", positive=True), Operand((31,), values="ordinary")
-    return [*binary(positive=True), Sample((base, exponent)), Sample((bases, whole), smooth=False), *binary()[:1]]
+    any_sign = binary()[0].operands
+    return [
+        *binary(positive=True),
+        Sample((base, exponent)),
+        *(Sample(o, smooth=False) for o in ((bases, whole), any_sign)),
+    ]
 
 
 _power_op = register(
