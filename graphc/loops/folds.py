@@ -1,7 +1,8 @@
 """Accumulators: registers that a reduction's values are folded into, in a tree that never depends on threads.
 
 A `Fold` has `ways` registers of `width` lanes; the values of one step go to the registers in turn. `lanes` joins the
-registers, `result` also the lanes. Masked-off lanes count as the neutral element.
+registers, `result` also the lanes. Masked-off lanes count as the neutral element. A sum of many float32 runs in
+float64 (`wide`): the conversion hides behind memory, and the result is better than a pairwise sum.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.cost import operation_name
 from graphc.loops.ir import Const, Op, VType
 from graphc.ops.lowering import ArgReduction, Reduction
-from graphc.types import DType, float32, int64
+from graphc.types import DType, float32, float64, int64
 
 
 class Fold:
     """The accumulators of a `Reduction`."""
 
     def __init__(self, h: Builder, lowering: Reduction, dtype: DType, width: int, ways: int) -> None:
-        self.lowering, self.dtype, self.width = lowering, dtype, width
+        self.lowering, self.dtype, self.width = lowering, dtype, width  # dtype: of the registers
         self.neutral = lowering.init(dtype)
         start = Scalar(Const(self.neutral, VType(dtype, width)), 0)
         self.registers = [h.register(start) for _ in range(ways)]
@@ -88,9 +89,15 @@ class ArgFold(Fold):
         return h.fold_lanes("min", h.select(chosen, index, h.constant(2**62, int64)))
 
 
-def fold_for(h: Builder, node: Node, width: int, ways: int) -> Fold:
-    """New accumulators for a reduction node, all at the neutral element."""
+def fold_for(h: Builder, node: Node, width: int, ways: int, wide: bool = False) -> Fold:
+    """New accumulators for a reduction node, all at the neutral element; `wide`: in `wide_dtype(node)`."""
     lowering = node.op.lowering
     if isinstance(lowering, ArgReduction):
         return ArgFold(h, lowering, node.inputs[0].type.dtype, width)
-    return Fold(h, lowering, node.types[0].dtype, width, ways)
+    return Fold(h, lowering, wide_dtype(node) if wide else node.types[0].dtype, width, ways)
+
+
+def wide_dtype(node: Node) -> DType:
+    """float64 for sums of float32, else the dtype of the result."""
+    dtype = node.types[0].dtype
+    return float64 if dtype == float32 and operation_name(node.op.lowering.combine, dtype) == "add" else dtype

@@ -23,7 +23,7 @@ from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
-from graphc.loops.folds import ArgFold, Fold, fold_for
+from graphc.loops.folds import ArgFold, Fold, fold_for, wide_dtype
 from graphc.loops.ir import BufferParam, LoopKernel, Stmt
 from graphc.ops.lowering import ArgReduction, Reduction
 from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
@@ -32,6 +32,7 @@ from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum, pro
 
 GRAIN = 16 * 1024  # simple vector instructions (about 5 us) that make a chunk worth handing over
 UNROLL = 4  # vectors in flight: enough to hide the latency of an addition
+LONG = 4096  # terms from which on a row's float32 sum runs in float64
 STRAIGHT = 4  # rows of at most this many vectors are straight-line code
 
 
@@ -79,7 +80,7 @@ class RowsLowering:
         outputs = [(v, f"b{len(self.graph.inputs) + n}") for n, v in enumerate(self.graph.outputs)]
         params = [BufferParam(name, v.type.dtype, v.type.size) for v, name in self.buffers.items()]
         params += [BufferParam(name, v.type.dtype, v.type.size, writable=True) for v, name in outputs]
-        partials = [(node.types[0].dtype, chunks) for node in self.totals]
+        partials = [(wide_dtype(node), chunks) for node in self.totals]
         params += [
             BufferParam(name, dtype, size, writable=True)
             for name, (dtype, size) in zip(self.totals.values(), partials, strict=True)
@@ -282,12 +283,17 @@ class RowsLowering:
         for (n, g), fold in folds.items():
             for p in groups[g]:
                 result = fold.lanes(self.h) if self.lane_kept else fold.result(self.h)
-                p.bound[Value(nodes[n], 0)] = result
+                p.bound[Value(nodes[n], 0)] = self.h.cast(result, nodes[n].types[0].dtype)
+
+    def _short_rows(self) -> bool:
+        """Whether so few terms go into each lane that float32 sums them as well as a pairwise sum would."""
+        length = product(self.shape.full[i] for i in self.reduced)
+        return isinstance(length, int) and length <= LONG
 
     def _open_totals(self) -> dict[Node, Fold]:
         width = self.h.lane_count if self.lane_kept else 1
         ways = self.unroll if self.lane_kept else 1
-        return {node: fold_for(self.h, node, width, ways) for node in self.totals}
+        return {node: fold_for(self.h, node, width, ways, wide=True) for node in self.totals}
 
     def _needs_finish(self) -> bool:
         """Scalar results are stored once, by the finish, unless the kernel has nothing but scalars."""
@@ -299,10 +305,10 @@ class RowsLowering:
         body, self.h.levels = self.h.levels, [type(self.h.levels[0])()]
         bound: dict[Value, Scalar] = {}
         for node, buffer in self.totals.items():
-            fold = fold_for(self.h, node, 1, 1)
+            fold = fold_for(self.h, node, 1, 1, wide=True)
             with self.h.loop("c", 0, chunks) as c:
-                fold.add(self.h, [self.h.load(buffer, node.types[0].dtype, c, None)], [None])
-            bound[Value(node, 0)] = fold.result(self.h)
+                fold.add(self.h, [self.h.load(buffer, fold.dtype, c, None)], [None])
+            bound[Value(node, 0)] = self.h.cast(fold.result(self.h), node.types[0].dtype)
         point = Point({}, None, bound)
         self._store_all([(v, point) for v in dict.fromkeys(self.graph.outputs) if self._class(v) == "scalar"])
         statements, self.h.levels = self.h.levels[0].statements, body
