@@ -98,6 +98,29 @@ def test_workers_take_part_and_sleep_between_steps() -> None:
     assert cpu() - start < 0.03
 
 
+@needs_threads
+def test_a_region_ends_after_its_slowest_chunk() -> None:
+    """Chunks of some 50 us: who looks at the results before they are all done sees wrong ones."""
+    size, total = Dim.symbol("s0"), ir.Reg("t", (), I64)
+    params = (ir.BufferParam("b0", int64, size), ir.BufferParam("b1", int64, size, True))
+    add = ir.Assign(total, ir.Op("add", (ir.Op("mul", (total, ir.const(3)), I64), ir.Load("b0", CHUNK, I64)), I64))
+    loop = ir.For("i", ir.const(0), ir.const(30_000), 1, (add,), ("t",))
+    body = (ir.Declare("t", (), I64, ir.const(0)), loop, ir.Store("b1", CHUNK, total))
+    slow = ir.LoopKernel("slow", params, ("s0",), body, size)
+    kind = TensorType(int64, (8,))
+    buffers = {"x": Buffer("x", kind, "input"), "y": Buffer("y", kind, "output")}
+    region = Region((Task("slow", ("x", "y"), (8,), 8),))
+    program = Program("slow", (), buffers, {"slow": slow}, (region,), ("x",), (), ("y",), ())
+    library, target = Library(), host_target()
+    address = library.load([compile_object(emit(slow, target), target)], ["slow"])["slow"]
+    one, two = (Executable(program, {"slow": LoadedKernel(address)}, {}, threads=n, keep=library) for n in (1, 2))
+    for turn in range(100):
+        x = np.arange(8, dtype=np.int64) + 10 * turn
+        out = np.zeros(8, np.int64)
+        two(x, out=out)
+        assert np.array_equal(out, one(x)[0])
+
+
 def sums(threads: int) -> Executable:
     """f(x: f32[n]) -> f32[1]: chunks of 100 add up in order, the finish adds the chunks' sums."""
     size = Dim.symbol("n")
