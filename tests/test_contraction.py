@@ -1,4 +1,4 @@
-"""The contraction generator against NumPy: strides, odd sizes, symbolic sizes, dtypes, epilogues, chunks, guard bands."""
+"""The contraction generator against NumPy: strides, odd and symbolic sizes, dtypes, epilogues, chunks, guard bands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ RNG = np.random.default_rng(7)
 
 @dataclass
 class Case:
-    """C[batch, m, n] = A @ B. Letters in `symbolic` are passed as size arguments; ta, tb: the operand lies transposed."""
+    """C[batch, m, n] = A @ B. Letters in `symbolic` are size arguments; ta, tb: the operand lies transposed."""
 
     m: int
     n: int
@@ -193,13 +193,47 @@ def test_blocks_of_k(symbolic: str, tb: bool) -> None:
     run(case, Native(kernel))
 
 
-@pytest.mark.parametrize(("ta", "tb"), TRANSPOSES)
-@pytest.mark.parametrize("symbolic", ["", "n"])
-def test_strides_that_share_cache_sets(ta: bool, tb: bool, symbolic: str) -> None:
-    """Row strides of 2048 bytes: A goes through packed tiles."""
-    case = Case(29, 100, 40, ta, tb, pad=512 - (29 if ta else 40), symbolic=symbolic)
-    assert "packed_a" in str(case.kernel().body)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(29, 100, 520, ta=True, pad=1000),  # copied
+        Case(29, 70, 40, symbolic="k"),  # gathered
+        Case(29, 70, 300, ta=True, pad=1000, symbolic="mn"),
+    ],
+)
+def test_packed_rows(case: Case) -> None:
+    kernel = case.kernel()
+    assert "packed_a" in str(kernel.body)
+    run(case, Native(kernel))
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(128, 10, 33), (131, 1, 20), (16, 3, 900)])
+@pytest.mark.parametrize("tb", [False, True])
+def test_few_columns_turn_the_problem(m: int, n: int, k: int, tb: bool) -> None:
+    """C.T is computed, with scattered stores; the epilogue still sees rows and columns of C."""
+    case = Case(m, n, k, ta=True, tb=tb)
     run(case)
+    bias = RNG.standard_normal(n).astype(np.float32)
+    (a_memory, a), (b_memory, b) = case.arrays()
+    out = np.full((m, n), np.nan, np.float32)
+
+    def add_bias(h: Builder, value: Scalar, row: Size, col: Size, _: tuple[Size, ...], mask: Scalar | None) -> None:
+        h.store("b3", row * n + col, h.add(value, h.load("b2", float32, col, mask)), mask)
+
+    Native(case.kernel(add_bias, extra=1)).run([a_memory, b_memory, bias, out], case.values())
+    np.testing.assert_allclose(out, a @ b + bias, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("ta", "tb"), TRANSPOSES)
+def test_targets_without_masks(ta: bool, tb: bool) -> None:
+    """The same machine told to do without masked memory: two copies of the tile, and operands transposed by zips."""
+    plain = replace(host_target(), masked_memory=False)
+    for case in (
+        Case(29, 75, 43, ta, tb),
+        Case(17, 40, 300, ta, tb, symbolic="mnk"),
+        Case(20, 33, 19, ta, tb, dtype=float64),
+    ):
+        run(case, Native(case.kernel(target=plain)))
 
 
 @pytest.mark.parametrize("dtype", [float64, int8, uint16, int32, int64])
@@ -239,15 +273,14 @@ def test_batch_stride_zero_shares_an_operand() -> None:
 @pytest.mark.parametrize("symbolic", ["", "m", "k"])
 def test_epilogue_with_bias_and_relu(symbolic: str) -> None:
     case = Case(45, 50, 70, symbolic=symbolic)
-    lane = Dim.symbol("lane")
 
     def bias_relu(
         h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None
     ) -> None:
         assert batch == ()
-        biased = h.add(value, h.load("b2", float32, col + lane, mask))
+        biased = h.add(value, h.load("b2", float32, col, mask))
         result = h.maximum(biased, h.widened(h.constant(0.0, float32), h.lane_count))
-        h.store("b3", row * 50 + col + lane, result, mask)
+        h.store("b3", row * 50 + col, result, mask)
 
     native = Native(case.kernel(bias_relu, extra=1))
     (a_memory, a), (b_memory, b) = case.arrays()
@@ -266,7 +299,7 @@ def test_epilogue_in_place_sees_every_element_once() -> None:
         def update(
             h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None
         ) -> None:
-            place = row * 21 + col + Dim.symbol("lane")
+            place = row * 21 + col
             h.store("b2", place, h.sub(h.load("b2", float32, place, mask), value), mask)
 
         (a_memory, a), (b_memory, b) = case.arrays()

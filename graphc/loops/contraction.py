@@ -1,4 +1,4 @@
-"""One generator for every matmul: C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], any strides, any sizes.
+"""One generator for every matmul: C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], any strides.
 
 Enter at `contract`, which emits the body of a kernel through a `Builder`, or `generate`, which wraps it as a
 `LoopKernel`. The numbers are chosen in `schedule.py`; here they become loops:
@@ -23,7 +23,7 @@ from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import Source, pack
-from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan
+from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
 from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum
@@ -56,19 +56,30 @@ def contract(builder: Builder, problem: Problem, epilogue: Epilogue, target: Tar
 
     The caller makes the LoopKernel, with `chunks` of the returned Schedule.
     """
+    if turns(problem, target):
+        problem, epilogue = problem.turned(), _turned(epilogue)
     schedule = plan(problem, target)
     builder.symbols["chunk"] = Scalar(Var("chunk"))
     _Emitter(builder, problem, schedule, epilogue).emit()
     return schedule
 
 
+def _turned(epilogue: Epilogue) -> Epilogue:
+    """The epilogue of C for a kernel that computes the transpose of C."""
+
+    def turned(
+        builder: Builder, value: Scalar, row: Size, col: Size, where: tuple[Size, ...], mask: Scalar | None
+    ) -> None:
+        epilogue(builder, value, col, row, where, mask)
+
+    return turned
+
+
 def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, offset: Size = 0) -> Epilogue:
     """An epilogue that stores C[batch, i, j] at buffer[offset + batch . strides + i * row + j * col]."""
 
     def store(builder: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
-        lane = Dim.symbol("lane")
-        address = offset + _dot(where, batch) + i * row + (j + lane) * col
-        builder.store(buffer, address, value, mask)
+        builder.store(buffer, offset + _dot(where, batch) + i * row + j * col, value, mask)
 
     return store
 
@@ -262,7 +273,7 @@ class _Emitter:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of k: where it begins, how long it is, and (if there are several) whether it is the first and the last."""
+    """A block of k: where it begins, how long it is and, if there are several, whether it is the first, the last."""
 
     begin: Size
     length: Size

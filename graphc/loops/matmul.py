@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Value
-from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
+from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
 from graphc.loops.contraction import contract
 from graphc.loops.evaluate import Checks, Evaluator, Point
 from graphc.loops.ir import BufferParam, LoopKernel
@@ -31,7 +31,7 @@ def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: 
     index = tuple(Dim.symbol(axis) for axis in axes)
 
     def epilogue(h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None) -> None:
-        place: dict[str, Size] = dict(zip(axes, (*batch, row, col + Dim.symbol(LANE)), strict=True))
+        place: dict[str, Size] = dict(zip(axes, (*batch, row, col), strict=True))
         point = Point(place, mask, {Value(matmul): value})
         results = [evaluator.at(v, index, point) for v, _ in outputs]
         for (v, buffer), result in zip(outputs, results, strict=True):

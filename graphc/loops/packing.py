@@ -3,7 +3,8 @@
 `pack(...)` copies `groups` vectors of *columns* (B) or *rows* (A): both are "lanes" here, and element (p, lane) lands
 at panel[p * width + lane]. Three ways: vectors along the lanes are copied; vectors along k are transposed in registers
 by log2(lanes) rounds of zips; anything else is gathered, and so are vectors along k where gathers are good (they
-compile in a quarter of the time, and need no constant registers, which would be taken from the tile). To add a layout, add a way here; tiles only ever see k-major panels.
+compile in a quarter of the time and need no constants in registers, which the tile would have to do without).
+To add a layout, add a way here; tiles only ever see k-major panels.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ threads. To tune for another machine, change the rules here; `contraction.py` ca
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.target import Target
 from graphc.types import DType, Size, ceildiv, product
@@ -44,6 +44,12 @@ class Problem:
     k: Size
     a: Operand
     b: Operand
+
+    def turned(self) -> Problem:
+        """The transpose: C.T = B.T @ A.T."""
+        a = replace(self.b, row=self.b.col, col=self.b.row)
+        b = replace(self.a, row=self.a.col, col=self.a.row)
+        return replace(self, m=self.n, n=self.m, a=a, b=b)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,15 @@ def plan(problem: Problem, target: Target) -> Schedule:
         lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, target.masked_memory,
         panels, row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
     )  # fmt: skip
+
+
+def turns(problem: Problem, target: Target) -> bool:
+    """Whether to compute C.T instead: where C has fewer columns than a vector has lanes, and A lies transposed anyway.
+
+    The lanes are then the rows of C, all of them busy, at the price of scattered stores.
+    """
+    lanes = target.lanes(problem.dtype.itemsize)
+    return known(problem.n, lanes) < lanes <= known(problem.m, lanes) and problem.a.row == 1
 
 
 def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from typing import Union
 
 from graphc.loops.blocks import bind, branch, set_register
-from graphc.loops.builder import Builder, Scalar
+from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import Const, Expr, Load, Op, Reg, Store, VType
 from graphc.loops.packing import lane_mask
-from graphc.types import DType, Size, minimum
+from graphc.types import Dim, DType, Size, minimum
 
 Sums = list[list[Reg]]
 Masks = list[Union[Scalar, None]]
 
 
-# What happens to a finished vector of C, C[batch, row, col .. col + lanes): loads, arithmetic, stores. Called as
+# What happens to a finished vector of C, C[batch, row, col] for all lanes: loads, arithmetic, stores. Called as
 # `epilogue(builder, value, row, col, batch, mask)` for each row and vector of each tile, with the builder at the place
-# where the statements go. row, col and batch are index polynomials; mask is None or says which lanes exist (the others
-# must not be stored). The other lanes of `value` hold anything.
+# where the statements go. row, col and batch are index polynomials; one of row and col moves with the symbol LANE. mask
+# is None or says which lanes exist: the others of `value` hold anything and must not be stored.
 Epilogue = Callable[[Builder, Scalar, Size, Size, tuple[Size, ...], Union[Scalar, None]], None]
 
 
@@ -52,7 +52,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile. row, col: its place in C. limit_row: rows from it on do not exist (None: all do); likewise limit_col."""
+    """One tile at (row, col) of C. limit_row: rows from it on do not exist (None: all do); likewise limit_col."""
 
     dtype: DType
     rows: int
@@ -145,4 +145,4 @@ def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Ep
             row = first + r if exists is None else bind(builder, "row", first + r)
             for v, register in enumerate(registers):
                 value = builder.read(register)
-                epilogue(builder, value, row, col + v * builder.lane_count, tile.batch, masks[v])
+                epilogue(builder, value, row, col + v * builder.lane_count + Dim.symbol(LANE), tile.batch, masks[v])
