@@ -117,7 +117,9 @@ def _place_scalars(roles: Roles, groups: Groups) -> set[Node]:
     hosted: set[Node] = set()
     for node in roles.members:
         if node in roles.scalars:
-            needed = len(readers.get(node, ())) > 1 and not _is_cheap(node, roles)
+            around = readers.get(node, set())
+            repeats = all(group.domain.kind != "contraction" for group in around)  # an epilogue has no scalars
+            needed = not repeats or (len(around) > 1 and not _is_cheap(node, roles))
             if node in roles.stored or needed:
                 hosted.add(node)
     if not hosted:

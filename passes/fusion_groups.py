@@ -140,6 +140,8 @@ class Groups:
         domain = joint(a.domain, b.domain) if a is not b else None
         if domain is None or len(a.members) + len(b.members) > MOST_NODES or self._cycle(a, b):
             return False
+        if domain.kind == "contraction" and any(n.types[0].shape != domain.full for n in (*a.members, *b.members)):
+            return False  # an epilogue sees the tile and nothing else: no scalars of its own
         operands = (a.operands | b.operands) - set(a.members) - set(b.members)
         if len(operands) > MOST_OPERANDS:
             return False

@@ -189,20 +189,20 @@ def _slice(value: Value, make: Make) -> Value | None:
 
 
 def _fold_of_one(value: Value, make: Make) -> Value | None:
-    """A sum, product, maximum or minimum over no axes, or over axes of size 1, is the operand."""
+    """A product, maximum or minimum over axes of size 1 is the operand; a sum is 0.0 + x, which is not x for -0.0."""
     (x,) = value.node.inputs
     if any(x.type.shape[axis] != 1 for axis in value.node.attrs["axes"]):
         return _fold_of_zeros(value, make) if value.op.name == "sum" else None
-    converted = make("cast", (x,), {"dtype": value.type.dtype})
-    return make("reshape", (converted,), {"shape": value.type.shape})
+    result = make("cast", (x,), {"dtype": value.type.dtype})
+    if value.op.name == "sum" and value.type.dtype.is_float:
+        result = make("add", (result, spread_constant(0.0, value.type.dtype, x.type.shape, make)), {})
+    return make("reshape", (result,), {"shape": value.type.shape})
 
 
 def _fold_of_zeros(value: Value, make: Make) -> Value | None:
-    """The sum of zeros is zero (of 0.0, not of -0.0: that sum starts from 0.0 if it is empty)."""
+    """The sum of zeros is 0.0, of -0.0 too, since it starts from 0.0."""
     number = number_of(value.node.inputs[0])
-    if number is None or number != 0 or np.signbit(np.float64(number)):
-        return None
-    return spread_constant(0, value.type.dtype, value.type.shape, make)
+    return spread_constant(0, value.type.dtype, value.type.shape, make) if number is not None and number == 0 else None
 
 
 STRUCTURAL: dict[str, Callable[[Value, Make], Value | None]] = {

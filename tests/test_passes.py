@@ -182,8 +182,17 @@ SIMPLIFIED = {
         %0: f32[n] = sum(%x, axes=[1], keepdims=False)
         return %0""",
         """input %x: f32[n,1]
-        %0: f32[n] = reshape(%x, shape=[n])
+        %0: f32[] = constant(0.0)
+        %1: f32[n,1] = broadcast_to(%0, shape=[n,1])
+        %2: f32[n,1] = add(%x, %1)
+        %3: f32[n] = reshape(%2, shape=[n])
+        return %3""",
+    ),
+    "a maximum over an axis of size 1": (
+        """input %x: f32[n,1]
+        %0: f32[n,1] = max(%x, axes=[1], keepdims=True)
         return %0""",
+        "input %x: f32[n,1]\nreturn %x",
     ),
     "a sum of zeros": (
         """input %x: f32[n]
@@ -330,8 +339,8 @@ def _instance(pattern: Pattern, variables: dict[str, Value], count: int, dtype: 
     if isinstance(pattern, Variable):
         return variables[pattern.name]
     if isinstance(pattern, Literal):
-        if isinstance(pattern.value, bool) != (dtype is bool_) and not isinstance(pattern.value, bool):
-            raise TypeError("a number is no bool")
+        if not isinstance(pattern.value, bool) and (dtype is bool_ or (dtype.kind == "u" and pattern.value < 0)):
+            raise TypeError("no such number")
         return ops.full((count,), pattern.value, bool_ if isinstance(pattern.value, bool) else dtype).ref
     assert isinstance(pattern, Apply)
     return Value(make_node(OPS[pattern.op], [_instance(p, variables, count, dtype) for p in pattern.operands], {}))
@@ -472,7 +481,12 @@ def test_merge_exchanged_operands() -> None:
 
 def test_merge_leaves_what_the_order_decides() -> None:
     x, y = placeholder("x", (3,)), placeholder("y", (3,))
-    pairs = [(x - y, y - x), (ops.maximum(x, y), ops.maximum(y, x)), (x < y, y < x), (ops.minimum(x, y), ops.minimum(y, x))]
+    pairs = [
+        (x - y, y - x),
+        (ops.maximum(x, y), ops.maximum(y, x)),
+        (x < y, y < x),
+        (ops.minimum(x, y), ops.minimum(y, x)),
+    ]
     for a, b in pairs:
         before = Graph((x.ref, y.ref), (a.ref, b.ref))
         assert merge_duplicates(before).outputs == before.outputs
