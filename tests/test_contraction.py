@@ -198,7 +198,7 @@ def test_blocks_of_k(symbolic: str, tb: bool) -> None:
     [
         Case(29, 100, 520, ta=True, pad=1000),  # copied
         Case(29, 70, 40, symbolic="k"),  # gathered
-        Case(29, 70, 300, ta=True, pad=1000, symbolic="mn"),
+        Case(29, 70, 300, ta=True, pad=1000, symbolic="nk"),
     ],
 )
 def test_packed_rows(case: Case) -> None:

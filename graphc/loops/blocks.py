@@ -1,7 +1,7 @@
 """Branches, bound names and register updates on top of `Builder`: what schedules with tiles and blocks need.
 
-`branch` opens an If whose registers are found by themselves; `bind` and `opaque` name an index at the current depth, so that what
-is computed from it stays inside the open block instead of moving out of it.
+`branch` opens an If whose registers are found by themselves; `bind` and `opaque` name an index at the current depth,
+so that what is computed from it stays inside the open block instead of moving out of it.
 """
 
 from __future__ import annotations
