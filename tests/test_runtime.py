@@ -166,16 +166,18 @@ def state(name: str, values: Any, dtype: Any = np.float32) -> ParameterState:
     return ParameterState(name, np.array(values, dtype))
 
 
-def test_updates_swap_and_results_show_old_values(both_ways: str) -> None:
-    kind = TensorType(float32, (3,))
+@pytest.mark.parametrize("size", [0, 3])
+def test_updates_swap_and_results_show_old_values(size: int, both_ways: str) -> None:
+    kind = TensorType(float32, (size,))
+    start, other = np.arange(size) + 1, np.arange(size) + 4
     buffers = [Buffer("a", kind, "parameter"), Buffer("b", kind, "parameter")]
     f = build(
         program(buffers, [], [], dims=(), outputs=("a", "b", "a"), updates=(("a", "b"), ("b", "a"))),
-        {"a": (a := state("a", [1, 2, 3])), "b": (b := state("b", [4, 5, 6]))},
+        {"a": (a := state("a", start)), "b": (b := state("b", other))},
     )
     for turn in range(4):
         one, two, again = f()
-        assert np.array_equal(one, [1, 2, 3] if turn % 2 == 0 else [4, 5, 6]) and np.array_equal(one, again)
+        assert np.array_equal(one, start if turn % 2 == 0 else other) and np.array_equal(one, again)
         assert np.array_equal(two, a.array) and np.array_equal(one, b.array)
         assert not any(np.shares_memory(r, s.array) for r in (one, two, again) for s in (a, b))
         assert not np.shares_memory(one, again)
@@ -285,6 +287,26 @@ def test_threads_of_one_function_and_of_one_parameter_wait_for_each_other() -> N
     w.lock.release()
     started.join(5)
     assert np.array_equal(w.array, before + 1201)
+
+
+def test_functions_that_share_parameters_in_another_order_never_lock_each_other_out() -> None:
+    kind = TensorType(float32, (2,))
+    states = {"a": state("a", [1, 2]), "b": state("b", [3, 4])}
+
+    def swap(*names: str) -> Executable:
+        buffers = [Buffer(name, kind, "parameter") for name in names]
+        return build(program(buffers, [], [], dims=(), updates=(("a", "b"), ("b", "a"))), states)
+
+    callers = [
+        threading.Thread(target=lambda f=f: [f() for _ in range(3000)], daemon=True)
+        for f in (swap("a", "b"), swap("b", "a"))
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert not any(caller.is_alive() for caller in callers)
+    assert np.array_equal(states["a"].array, [1, 2]) and np.array_equal(states["b"].array, [3, 4])
 
 
 def test_the_number_of_threads_is_read_at_the_call() -> None:
