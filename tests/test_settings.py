@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,12 +96,13 @@ def test_config_holds_in_its_own_thread_only() -> None:
 
 
 def test_config_rejects_unknown_switches() -> None:
-    for changes, message in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"verfy": True}, "config has no switch verfy\n  hint: the switches are log, dump, verify"),
         ({"num_threads": True}, "num_threads=True: valid values are integers from 1"),
         ({"log": 3}, "log=3: valid are names"),
         ({"dump": 3}, "dump=3: valid is the path of a folder"),
-    ]:
+    ]
+    for changes, message in wrong:
         with pytest.raises(SettingError, match=message), config(**changes):
             pytest.fail("config should not have accepted this")
 
@@ -132,7 +134,7 @@ def test_dump_numbers_files(tmp_path: Path) -> None:
 
 def test_observer_times_steps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 1.25, 2.0, 5.0, 5.5, 7.0, 7.001])
-    monkeypatch.setattr(observe.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     seen = observe.Observer("step")
     with seen.step("passes"), seen.step("fuse"):
         pass
