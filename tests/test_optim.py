@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+import graphc
 from graphc.build import Parameter, Tensor, parameter, placeholder
 from graphc.errors import ArgumentError, DTypeError, GradientError, ShapeError
 from graphc.optim import SGD, Adam, AdamW, Optimizer
@@ -194,3 +195,36 @@ def test_messages() -> None:
         SGD().updates(loss, [parameter("apart", np.ones(2))])
     with pytest.raises(GradientError):
         SGD().updates(w * w, [w])
+
+
+@pytest.mark.parametrize("make", [lambda: SGD(lr=0.5, momentum=0.5), lambda: Adam(lr=0.5), lambda: AdamW(lr=0.5)])
+def test_a_compiled_step_reads_the_learning_rate_at_each_call(make: Callable[[], Optimizer]) -> None:
+    """`opt.lr.value` changes the next step and compiles nothing; compiled and interpreted steps agree."""
+    x = placeholder("x", ("n", 1), "float64")
+    w, twin = (parameter("w", np.array([[2.0]])) for _ in range(2))
+    optimizer, other = make(), make()
+    loss, twin_loss = (((x @ p) * (x @ p)).mean() for p in (w, twin))
+    step = graphc.function([x], loss, updates=optimizer.updates(loss, [w]))
+    updates = other.updates(twin_loss, [twin])
+    kernels = step.kernels
+    for rate in (0.5, 0.25, 0.0, 1.0):
+        for one in (optimizer, other):
+            assert isinstance(one.lr, Parameter)
+            one.lr.value = rate
+        before = w.value.copy()
+        data = np.full((3, 1), 0.75)
+        expected_loss = twin_loss.eval({x: data})
+        np.testing.assert_allclose(step(data), expected_loss, rtol=1e-14)
+        interpreted(updates, {x: data})
+        np.testing.assert_allclose(w.value, twin.value, rtol=1e-13)
+        assert (w.value == before).all() == (rate == 0)
+    assert step.compile_count == 1 and step.kernels == kernels and step.native_calls == 4
+
+
+def test_a_computed_scalar_behind_a_matmul() -> None:
+    """The epilogue of a matmul holds no scalars of its own: they are computed in front of it."""
+    x, w = placeholder("x", ("n", 3), "float32"), parameter("w", np.ones((3, 4), "float32"))
+    rate = parameter("rate", np.float64(2))
+    scaled = graphc.function([x], (x @ w) * graphc.sqrt(rate).astype("float32"))
+    data = np.arange(6, dtype="float32").reshape(2, 3)
+    np.testing.assert_array_equal(scaled(data), (data @ w.value) * np.float32(np.sqrt(2)))

@@ -210,7 +210,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, *graph = done.stdout.splitlines()
     assert first == "loss 0.000000, slope 3.000, offset 0.500"
-    assert graph[0].startswith("graph ") and any("matmul(%x, %w)" in line and "line.py:11" in line for line in graph)
+    assert graph[0].startswith("graph ") and any("matmul(%x, %w)" in line and "line.py:10" in line for line in graph)
 
 
 def with_tree() -> dict[str, str]:
