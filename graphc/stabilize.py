@@ -305,12 +305,6 @@ def _log_sigmoid(value: Value, at: _Matcher) -> Value | None:
     return None if x is None else _negative(apply("softplus", _negative(x)))
 
 
-def _log_one_minus_sigmoid(value: Value, at: _Matcher) -> Value | None:
-    inner = at.minus_from(value.node.inputs[0], 1.0)
-    x = None if inner is None else at.arg(inner, "sigmoid")
-    return None if x is None else _negative(apply("softplus", x))
-
-
 def _log_one_plus(value: Value, at: _Matcher) -> Value | None:
     x = at.plus(value.node.inputs[0], 1.0)
     if x is not None:
@@ -357,10 +351,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("log_sum_exp", "log(sum(exp(x))) = max(x) + log(sum(exp(x - max(x))))", _log_sum_exp),
         Rule("log_one_plus_exp", "log(1 + exp(x)) = softplus(x)", _log_one_plus_exp),
         Rule("log_sigmoid", "log(sigmoid(x)) = -softplus(-x)", _log_sigmoid),
-        Rule("log_one_minus_sigmoid", "log(1 - sigmoid(x)) = -softplus(x)", _log_one_minus_sigmoid),
         Rule("log_one_plus", "log(1 + x) = log1p(x)", _log_one_plus),
     ),
     "subtract": (
+        # With log_sigmoid this makes log(1 - sigmoid(x)) = -softplus(x), since operands are rewritten first.
         Rule("one_minus_sigmoid", "1 - sigmoid(x) = sigmoid(-x)", _one_minus_sigmoid),
         Rule("exp_minus_one", "exp(x) - 1 = expm1(x)", _exp_minus_one),
     ),

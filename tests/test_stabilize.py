@@ -211,6 +211,9 @@ LEFT_ALONE: dict[str, Formula] = {
     "2 - sigmoid(x)": lambda x: 2 - ops.sigmoid(x),
     "sum over the other axis": lambda x: ops.exp(x) / ops.exp(x).sum(axis=1),
     "transposed sums": lambda x: ops.exp(x) / ops.broadcast_to(ops.exp(x).sum(axis=1).reshape(1, 4), (4, 4)),
+    "transposed by a reshape": lambda x: ops.exp(x) / ops.reshape(
+        ops.broadcast_to(ops.exp(x).sum(axis=1, keepdims=True), (4, 4, 1)), (4, 4)
+    ),
     "transposed, kept": lambda x: ops.exp(x) / ops.exp(x).sum(axis=1, keepdims=True).reshape(1, 4),
     "sum of another": lambda x: ops.exp(x) / ops.exp(2 * x).sum(axis=1, keepdims=True),
     "shifted already": lambda x: ops.log(ops.sum(ops.exp(x - ops.max(x, axis=1, keepdims=True)), axis=1)),
