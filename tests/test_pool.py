@@ -99,6 +99,28 @@ def test_workers_take_part_and_sleep_between_steps() -> None:
 
 
 @needs_threads
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_tasks_of_a_region_share_its_chunks(threads: int) -> None:
+    size, counts = Dim.symbol("s0"), (3, 0, 5, 1, 0)
+    twice = ir.Op("add", (ir.Load("b0", CHUNK, I64), ir.Load("b0", CHUNK, I64)), I64)
+    params = (ir.BufferParam("b0", int64, size), ir.BufferParam("b1", int64, size, True))
+    double = ir.LoopKernel("double", params, ("s0",), (ir.Store("b1", CHUNK, twice),), size)
+    buffers = {"x": Buffer("x", TensorType(int64, (8,)), "input")}
+    buffers |= {f"y{i}": Buffer(f"y{i}", TensorType(int64, (n,)), "output") for i, n in enumerate(counts)}
+    region = Region(tuple(Task("double", ("x", f"y{i}"), (n,), n) for i, n in enumerate(counts)))
+    outputs = tuple(buffers)[1:]
+    program = Program("tasks", (), buffers, {"double": double}, (region,), ("x",), (), outputs, ())
+    library, target = Library(), host_target()
+    address = library.load([compile_object(emit(double, target), target)], ["double"])["double"]
+    run = Executable(program, {"double": LoadedKernel(address)}, {}, threads=threads, keep=library)
+    for turn in range(200):
+        x = np.arange(8, dtype=np.int64) + 10 * turn
+        out = [np.full(n, -1) for n in counts]
+        run(x, out=out)
+        assert all(np.array_equal(y, 2 * x[:n]) for y, n in zip(out, counts, strict=True))
+
+
+@needs_threads
 def test_a_region_ends_after_its_slowest_chunk() -> None:
     """Chunks of some 50 us: who looks at the results before they are all done sees wrong ones."""
     size, total = Dim.symbol("s0"), ir.Reg("t", (), I64)
