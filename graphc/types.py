@@ -52,6 +52,8 @@ class DType:
             return spec
         if isinstance(spec, str) and spec in _BY_NAME:
             return _BY_NAME[spec]
+        if isinstance(spec, np.dtype) and spec in _BY_NUMPY:
+            return _BY_NUMPY[spec]
         name = np.dtype(spec).name  # type: ignore[call-overload]
         if name not in _BY_NAME:
             raise TypeError(f"graphc has no dtype {name}; it has {', '.join(d.name for d in DTYPES)}")
@@ -67,6 +69,7 @@ token = DType("token", "token", "t", 0)  # the type of the link between ordered 
 
 _BY_NAME = {d.name: d for d in (*DTYPES, token)} | {d.short: d for d in DTYPES}
 _NUMPY = {d.name: np.dtype(d.name) for d in DTYPES}
+_BY_NUMPY = {numpy: _BY_NAME[name] for name, numpy in _NUMPY.items()}
 
 
 def promote(*dtypes: DType) -> DType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Union, cast
 
 import numpy as np
@@ -30,14 +31,22 @@ def as_tensor(x: TensorLike) -> Tensor:
 
 def promoted(name: str, *operands: TensorLike) -> DType:
     """NumPy's common dtype (NEP 50): Python scalars are weak, they take the dtype of the others."""
-    strong: list[Any] = []
+    kinds: list[DType | type] = []  # the type of a Python scalar stands for the scalar
     for x in operands:
         if x is None or isinstance(x, str):
             fail(ArgumentError, f"{name}: {x!r} is neither a tensor nor a number")
-        strong.append(x.dtype.numpy if isinstance(x, Tensor) else x if type(x) in _WEAK else build.as_array(x).dtype)
-    if all(type(x) in _WEAK for x in strong):
-        return DType.of(np.result_type(*(np.asarray(x).dtype for x in strong)))
-    return DType.of(np.result_type(*strong))
+        if isinstance(x, Tensor):
+            kinds.append(x.dtype)
+        else:
+            kinds.append(type(x) if type(x) in _WEAK else DType.of(build.as_array(x).dtype))
+    return _result_type(tuple(kinds))
+
+
+@cache
+def _result_type(kinds: tuple[DType | type, ...]) -> DType:
+    if not any(isinstance(kind, DType) for kind in kinds):
+        return DType.of(np.result_type(*cast(tuple[type, ...], kinds)))
+    return DType.of(np.result_type(*(kind.numpy if isinstance(kind, DType) else kind(1) for kind in kinds)))
 
 
 def converted(name: str, x: TensorLike, dtype: DType) -> Tensor:
