@@ -85,7 +85,7 @@ class Value(NamedTuple):
     """One result of a node."""
 
     node: Node
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which says nothing about a value
 
     @property
     def type(self) -> TensorType:

@@ -100,6 +100,15 @@ def test_numpy_scalars_are_strong_and_python_scalars_must_fit() -> None:
     assert graphc.exp(n).dtype.name == "float32" and graphc.exp(placeholder("m", (), "int64")).dtype.name == "float64"
 
 
+def test_signed_and_unsigned_integers_are_compared_exactly() -> None:
+    x, y = placeholder("x", (4,), "int64"), placeholder("y", (4,), "uint64")
+    a = np.array([-1, 2**53 + 1, 5, 2**62], np.int64)
+    b = np.array([2**64 - 1, 2**53, 5, 2**62 + 1], np.uint64)
+    for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
+        np.testing.assert_array_equal(compare(x, y).eval({x: a, y: b}), compare(a, b))
+        np.testing.assert_array_equal(compare(y, x).eval({x: a, y: b}), compare(b, a))
+
+
 def test_equal_expressions_are_one_node(x: Tensor) -> None:
     assert (x * 2 + 1).ref == (x * 2 + 1).ref
     assert (x + 0.0).ref != (x + -0.0).ref

@@ -10,21 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from graphc.build import Tensor
+from graphc.build import Tensor, install
 from graphc.graph import Attrs, Op
 from graphc.ops.lowering import Elementwise
 from graphc.ops.operands import (
     TensorLike,
     as_tensor,
     binary_function,
+    promoted,
     same_type,
     ufunc,
     unary_function,
 )
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, Operand, Sample, binary, unary
+from graphc.ops.selection import astype, where
 from graphc.ops.sources import full_like
-from graphc.types import bool_
+from graphc.types import bool_, float64, uint64
 
 _BOOLEAN = {"gradient": "the result is boolean"}
 
@@ -64,8 +66,28 @@ def _comparison(name: str, doc: str, how: str) -> Callable[[TensorLike, TensorLi
             exempt=_BOOLEAN,
         )
     )
-    return binary_function(op)
+    plain = binary_function(op)
 
+    def function(x: TensorLike, y: TensorLike) -> Tensor:
+        if isinstance(x, Tensor) and isinstance(y, Tensor) and promoted(name, x, y) is float64:
+            if y.dtype is uint64 and x.dtype.kind == "i":
+                return where(x < 0, _below(how), plain(astype(x, uint64), y))
+            if x.dtype is uint64 and y.dtype.kind == "i":
+                return where(y < 0, _below(_MIRRORED[how]), plain(x, astype(y, uint64)))
+        return plain(x, y)
+
+    function.__name__, function.__doc__ = name, doc
+    install(**{name: function})
+    return function
+
+
+def _below(how: str) -> bool:
+    """The result of comparison `how` where x is less than y."""
+    return how in ("ne", "lt", "le")
+
+
+# Signed against 64-bit unsigned integers would meet in float64, which is not exact: like NumPy, graphc compares exactly.
+_MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 
 equal = _comparison("equal", "x == y; false if either is nan.", "eq")
 not_equal = _comparison("not_equal", "x != y; true if either is nan.", "ne")
