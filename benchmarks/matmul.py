@@ -2,8 +2,8 @@
 
     python benchmarks/matmul.py [--rounds 15] [--large] [--no-threads]
 
-All libraries run on one thread and write into an existing result. A round runs each of them on the same data, one
-directly after the other; the table has the medians of all rounds in GFLOP/s and the medians of the ratios within one
+All libraries run on one thread; the others write into an existing result, graphc makes its own. A round runs each of
+them on the same data (aligned to cache lines, as graphc's own arrays are), one directly after the other; the table has the medians of all rounds in GFLOP/s and the medians of the ratios within one
 round, above 1 where graphc is faster. `batch` marks a size that graphc does not know when it compiles. A second table
 compares two threads of graphc with one. The time is that of the calling thread where only that one works, so that
 other processes on the machine disturb less. The exit status is 1 where graphc is slower than OpenBLAS.
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ try:
 except ImportError:
     torch = None
 
-Run = Callable[[], object]
+Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ SQUARES = [Product(size, size, size, form) for size in (64, 128, 256) for form i
 LARGE = [Product(size, size, size, form) for size in (512, 1024) for form in ("NN", "NT", "TN")]
 
 
-def graphc_run(product: Product, a: np.ndarray, b: np.ndarray, out: np.ndarray, threads: int) -> Run:
+def graphc_run(product: Product, a: np.ndarray, b: np.ndarray, threads: int) -> Run:
     """One call of the compiled product. `a` and `b` are the operands as they lie in memory."""
     shapes = []
     for array, names, turned in ((a, "mk", product.form[0] == "T"), (b, "kn", product.form[1] == "T")):
@@ -68,7 +69,16 @@ def graphc_run(product: Product, a: np.ndarray, b: np.ndarray, out: np.ndarray, 
     x, y = graphc.placeholder("x", shapes[0], "float32"), graphc.placeholder("y", shapes[1], "float32")
     result = (x.T if product.form[0] == "T" else x) @ (y.T if product.form[1] == "T" else y)
     function = graphc.function([x, y], result, threads=threads)
-    return lambda: function(a, b, out=out)
+    return lambda: function(a, b)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that begins at a cache line."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def operands(product: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -76,6 +86,7 @@ def operands(product: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     rng = np.random.default_rng(0)
     a = rng.standard_normal((product.k, product.m) if product.form[0] == "T" else (product.m, product.k), np.float32)
     b = rng.standard_normal((product.n, product.k) if product.form[1] == "T" else (product.k, product.n), np.float32)
+    a, b = aligned(a), aligned(b)
     return a, b, a.T if product.form[0] == "T" else a, b.T if product.form[1] == "T" else b
 
 
@@ -98,13 +109,12 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 def compare(product: Product, rounds: int) -> float:
     """Print one line of the table; gives the ratio to OpenBLAS."""
     a, b, left, right = operands(product)
-    ours, blas = (np.empty((product.m, product.n), np.float32) for _ in range(2))
-    runs: list[Run] = [graphc_run(product, a, b, ours, 1), lambda: np.matmul(left, right, out=blas)]
+    blas = np.empty((product.m, product.n), np.float32)
+    runs: list[Run] = [graphc_run(product, a, b, 1), lambda: np.matmul(left, right, out=blas)]
     if torch is not None:
         tensors = torch.from_numpy(left), torch.from_numpy(right), torch.empty(product.m, product.n)
         runs.append(lambda: torch.mm(tensors[0], tensors[1], out=tensors[2]))
-    for run in runs:
-        run()
+    ours, *_ = [run() for run in runs]
     # two sums of k products in another order differ by no more than this
     limit = 2 * product.k * np.finfo(np.float32).eps * (np.abs(left) @ np.abs(right))
     assert np.all(np.abs(ours - blas) <= limit), f"{product}: the results differ"
@@ -119,14 +129,13 @@ def compare(product: Product, rounds: int) -> float:
 def compare_threads(product: Product, rounds: int) -> None:
     """Print one line of the second table."""
     a, b, _, _ = operands(product)
-    results = [np.empty((product.m, product.n), np.float32) for _ in range(2)]
-    runs = [graphc_run(product, a, b, out, threads) for threads, out in zip((1, 2), results)]
-    for run in runs:
-        run()
-    assert np.array_equal(*results), f"{product}: the number of threads changes the bits"
+    runs = [graphc_run(product, a, b, threads) for threads in (1, 2)]
+    one, two = (run() for run in runs)
+    assert np.array_equal(one, two), f"{product}: the number of threads changes the bits"
     calls = max(1, int(1e8 / (2 * product.m * product.k * product.n)))
-    one, two = rounds_of(runs, calls, rounds, time.perf_counter)
-    cells = f"{1e6 * statistics.median(one):.1f} | {1e6 * statistics.median(two):.1f} | {ratio(two, one):.2f}"
+    times = rounds_of(runs, calls, rounds, time.perf_counter)
+    medians = [f"{1e6 * statistics.median(t):.1f}" for t in times]
+    cells = f"{' | '.join(medians)} | {ratio(times[1], times[0]):.2f}"
     print(f"| {product} | {cells} |", flush=True)
 
 

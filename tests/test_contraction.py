@@ -291,6 +291,35 @@ def test_epilogue_with_bias_and_relu(symbolic: str) -> None:
     assert np.isnan(out[45]).all()
 
 
+@pytest.mark.parametrize("symbolic", ["", "m", "mnk"])
+@pytest.mark.parametrize(("n", "ta"), [(21, False), (21, True), (7, True)])
+def test_long_epilogues_are_emitted_once_a_vector(symbolic: str, n: int, ta: bool) -> None:
+    """Through scratch, row by row: the code stays short; rows that do not exist stay untouched."""
+    case = Case(31, n, 40, ta=ta, symbolic=symbolic)
+    calls = []
+
+    def polynomial(h: Builder, value: Scalar, row: Size, col: Size, _: tuple[Size, ...], mask: Scalar | None) -> None:
+        calls.append(row)
+        total = value
+        for _i in range(20):
+            total = h.add(h.mul(total, value), h.load("b2", float32, row * n + col, mask))
+        h.store("b3", row * n + col, total, mask)
+
+    native = Native(case.kernel(polynomial, extra=1))
+    (a_memory, a), (b_memory, b) = case.arrays()
+    a[...], b[...] = a / 100, b / 10
+    other = RNG.standard_normal((31, n)).astype(np.float32)
+    out = np.full((33, n), np.nan, np.float32)
+    native.run([a_memory, b_memory, other, out], case.values())
+    product = a @ b
+    expected = product
+    for _ in range(20):
+        expected = expected * product + other
+    np.testing.assert_allclose(out[:31], expected, rtol=1e-4, atol=1e-4)
+    assert np.isnan(out[31:]).all()
+    assert len(calls) <= 1 + 3 * 3  # the probe, then heights * vectors
+
+
 def test_epilogue_in_place_sees_every_element_once() -> None:
     """w -= gradient: no tile may overlap another, whatever m is."""
     for m in (1, 3, 12, 13, 25, 40):

@@ -24,9 +24,12 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import Source, pack
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
-from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile
+from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum
+
+
+LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
 
 def generate(
@@ -109,7 +112,7 @@ class _Emitter:
         total: Size = s.panels
         self.cols = self._share(col_chunk, s.cols, total)
         self.rows = self._share(
-            row_chunk, *((s.rows, self._tile_count()) if s.rows_known else (s.rows * s.height, self.problem.m))
+            row_chunk, *((s.rows, self._tile_count()) if s.rows_known else (s.rows * (s.height + 1), self.problem.m))
         )
         if not self.problem.batch:
             self._matrix(())
@@ -140,6 +143,10 @@ class _Emitter:
             self.partial = b.fresh("partial")
             b.emit(Scratch(self.partial, dtype, (s.rows * (s.height + 1) + SHORT) * s.cols * s.width))
         self.panel_size = length * s.width
+        self.stage = ""
+        if epilogue_length(b, self.epilogue, dtype, len(self.problem.batch)) > LONG_EPILOGUE:
+            self.stage = b.fresh("stage")
+            b.emit(Scratch(self.stage, dtype, (s.height + 1) * s.width))
 
     def _digit(self, number: Size, base: Size) -> tuple[Size, Size]:
         """(number mod base, number // base)."""
@@ -260,7 +267,7 @@ class _Emitter:
             view = View(self.b_panel, (panel - self.cols.start) * self.panel_size, s.width, 1)
         tile = Tile(
             problem.dtype, height, s.vectors, a, view, row, col, self.where, limit,
-            problem.n if masked else None, s.pack_b,
+            problem.n if masked else None, s.pack_b, self.stage,
         )  # fmt: skip
         partial = None
         if block.first is not None and block.last is not None:

@@ -74,7 +74,7 @@ class Schedule:
     gathers: bool
     panels: Size
     row_chunks: Size
-    rows: int  # of a chunk, in tiles (of `height` rows, if m is not known)
+    rows: int  # of a chunk, in tiles (of height + 1 rows, if m is not known)
     col_chunks: Size
     cols: int  # of a chunk, in panels
     batches: Size
@@ -110,7 +110,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     if isinstance(panels, int):
         cols = max(1, min(cols, panels))
     rows_known = isinstance(problem.m, int)
-    row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * height)
+    row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
     batches = product(problem.batch)
     return Schedule(
         lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, target.masked_memory,
@@ -156,7 +156,7 @@ def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:
         tiles = max(1, -(-m // most))
         height = max(1, m // tiles)
         return height, m - height * tiles if m else 0, tiles if m else 0
-    height = max(most - 2, 1)
+    height = max(most - 1, 1)
     return height, 0, ceildiv(m, height)
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Union
 
 from graphc.loops.blocks import bind, branch, set_register
-from graphc.loops.builder import LANE, Builder, Scalar
-from graphc.loops.ir import Const, Expr, Load, Op, Reg, Store, VType
+from graphc.loops.builder import LANE, Builder, Level, Scalar
+from graphc.loops.ir import Const, Expr, Let, Load, Op, Reg, Stmt, Store, VType
 from graphc.loops.packing import lane_mask
-from graphc.types import Dim, DType, Size, minimum
+from graphc.types import Dim, DType, Size, bool_, minimum
 
+EXPANDED = ("exp", "expm1", "log", "log1p", "tanh")
 Sums = list[list[Reg]]
 Masks = list[Union[Scalar, None]]
 
@@ -65,6 +66,7 @@ class Tile:
     limit_row: Size | None
     limit_col: Size | None
     b_padded: bool  # whether B's missing columns may be read
+    stage: str  # scratch of rows * vectors * lanes for a long epilogue; empty: it works on registers
 
 
 def emit_tile(
@@ -135,8 +137,11 @@ def _partial_places(builder: Builder, tile: Tile, partial: Partial, sums: Sums) 
 
 def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Epilogue) -> None:
     """Hand every vector of the tile to the epilogue, under names that keep its statements behind the k loop."""
-    col = bind(builder, "col", tile.col)
+    col = bind(builder, "col", tile.col) + Dim.symbol(LANE)
     first = bind(builder, "row", tile.row)
+    if tile.stage:
+        _finish_staged(builder, tile, masks, sums, epilogue, first, col)
+        return
     for r, registers in enumerate(sums):
         exists = None
         if tile.limit_row is not None and r > 0:
@@ -145,4 +150,38 @@ def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Ep
             row = first + r if exists is None else bind(builder, "row", first + r)
             for v, register in enumerate(registers):
                 value = builder.read(register)
-                epilogue(builder, value, row, col + v * builder.lane_count + Dim.symbol(LANE), tile.batch, masks[v])
+                epilogue(builder, value, row, col + v * builder.lane_count, tile.batch, masks[v])
+
+
+def _finish_staged(
+    builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Epilogue, first: Size, col: Size
+) -> None:
+    """The same through scratch, in a loop over the rows: a long epilogue is there once a vector, not once a register."""
+    lanes, width = builder.lane_count, builder.lane_count * tile.vectors
+    for r, registers in enumerate(sums):
+        for v, register in enumerate(registers):
+            builder.emit(Store(tile.stage, builder.index(r * width + v * lanes).expr, register))
+    count = tile.rows if tile.limit_row is None else minimum(tile.rows, tile.limit_row - first)
+    with builder.loop("row", 0, count) as r:
+        row = bind(builder, "row", first + r)
+        for v, mask in enumerate(masks):
+            load = Load(tile.stage, builder.index(r * width + v * lanes).expr, VType(tile.dtype, lanes))
+            epilogue(builder, builder.let(load, builder.depth, "c"), row, col + v * lanes, tile.batch, mask)
+
+
+def epilogue_length(builder: Builder, epilogue: Epilogue, dtype: DType, batch: int) -> int:
+    """About how many instructions `epilogue` takes for a vector. What it computes for all vectors stays in `builder`."""
+    builder.levels.append(Level())
+    row, col, *where = [bind(builder, "probe", 0) for _ in range(batch + 2)]
+    vtype = VType(dtype, builder.lane_count)
+    mask = builder.let(Op("lt", (builder.symbols[LANE].expr, builder.index(col).expr), VType(bool_, vtype.lanes)), 1)
+    value = builder.read(Reg("probe", (), vtype))
+    before = len(builder.levels[-1].statements)
+    epilogue(builder, value, row, col + Dim.symbol(LANE), tuple(where), mask)
+    return sum(_length(statement) for statement in builder.levels.pop().statements[before:])
+
+
+def _length(statement: Stmt) -> int:
+    """1, but for the functions that the emitter expands."""
+    long = isinstance(statement, Let) and isinstance(statement.value, Op) and statement.value.name in EXPANDED
+    return 30 if long else 1
