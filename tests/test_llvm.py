@@ -44,14 +44,18 @@ def test_index_arithmetic(name: str) -> None:
     """With both, one and no operand known while emitting, and through a sum that is kept as base + constant."""
     a, b = ir.Var("s0"), ir.Var("s1")
     plus = op("add", ir.I64, a, ir.const(5))
-    cases = [(a, b), (a, ir.const(3)), (ir.const(40), b), (ir.const(40), ir.const(3)), (plus, b), (plus, ir.const(1))]
-    cases += [(plus, plus), (op("sub", ir.I64, plus, ir.const(2)), op("mul", ir.I64, b, ir.const(2)))]
-    values = [(37, 4), (37, 3), (40, 4), (40, 3), (42, 4), (42, 1), (42, 42), (40, 8)]
-    stores = tuple(ir.Store("b0", ir.const(k), op(name, ir.I64, *pair)) for k, pair in enumerate(cases))
-    kernel = ir.LoopKernel("k", (ir.BufferParam("b0", int64, 8, True),), ("s0", "s1"), stores)
-    out = np.zeros(8, np.int64)
+    cases = [
+        ((a, b), (37, 4)), ((a, ir.const(3)), (37, 3)), ((ir.const(40), b), (40, 4)),
+        ((ir.const(40), ir.const(3)), (40, 3)), ((plus, b), (42, 4)), ((plus, ir.const(1)), (42, 1)),
+        ((plus, ir.const(4)), (42, 4)), ((ir.const(50), plus), (50, 42)), ((plus, plus), (42, 42)),
+        ((plus, op("add", ir.I64, b, ir.const(2))), (42, 6)),
+        ((op("sub", ir.I64, plus, ir.const(2)), op("mul", ir.I64, b, ir.const(2))), (40, 8)),
+    ]  # fmt: skip
+    stores = tuple(ir.Store("b0", ir.const(k), op(name, ir.I64, *pair)) for k, (pair, _) in enumerate(cases))
+    kernel = ir.LoopKernel("k", (ir.BufferParam("b0", int64, len(cases), True),), ("s0", "s1"), stores)
+    out = np.zeros(len(cases), np.int64)
     run_kernel(kernel, [out], [37, 4])
-    assert out.tolist() == [INDEX_OPS[name](x, y) for x, y in values]
+    assert out.tolist() == [INDEX_OPS[name](x, y) for _, (x, y) in cases]
 
 
 def test_opaque_is_its_operand() -> None:
@@ -63,7 +67,7 @@ def test_opaque_is_its_operand() -> None:
 
 
 def test_division_by_a_size_of_zero_does_not_trap_in_front_of_a_loop() -> None:
-    body = (ir.Store("b0", op("floordiv", ir.I64, i, ir.Var("s1")), ir.const(1)),)
+    body = (ir.Store("b0", op("floordiv", ir.I64, n, ir.Var("s1")), ir.const(1)),)
     kernel = ir.LoopKernel(
         "k", (ir.BufferParam("b0", int64, 4, True),), ("s0", "s1"), (ir.For("i", ir.const(0), n, 1, body),)
     )
@@ -187,6 +191,16 @@ def test_nested_loops_hoist_indices_and_keep_values() -> None:
     a, out = np.random.default_rng(15).normal(size=(7, 5)), np.zeros((5, 7))
     run_kernel(kernel, [a, out], [5, 7])
     np.testing.assert_array_equal(out, a.T * (np.arange(5.0) + 3)[:, None])
+
+
+def test_equal_expressions_of_two_loops_are_computed_in_each() -> None:
+    """The first loop's vector does not reach the second, although it is the same expression."""
+    wide = vt(int64, 4)
+    store = ir.Store("b0", op("mul", ir.I64, i, ir.const(4)), op("splat", wide, n))
+    loops = [ir.For("i", ir.const(k), n, 2, (store,)) for k in range(2)]
+    out = np.zeros(12, np.int64)
+    run_kernel(ir.LoopKernel("k", (ir.BufferParam("b0", int64, 4 * N, True),), ("s0",), tuple(loops)), [out], [3])
+    assert out.tolist() == [3] * 12
 
 
 def test_an_i64_register_that_moves_by_a_constant() -> None:

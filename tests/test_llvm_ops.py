@@ -151,6 +151,21 @@ def test_binary(name: str, lanes: int) -> None:
 
 
 @pytest.mark.parametrize("lanes", [1, 16])
+def test_extrema_with_constants(lanes: int) -> None:
+    a = samples(float32, COUNT, 16)
+    for constant in (0.5, float("nan")):
+        for name, reference in (("minimum", np.minimum), ("maximum", np.maximum)):
+            expected = reference(a, np.float32(constant))
+            for swap in (False, True):
+
+                def body(x: ir.Var, name: str = name, value: float = constant, swap: bool = swap) -> ir.Expr:
+                    pair = (x, ir.Const(value, x.vtype))
+                    return op(name, x.vtype, *(pair[::-1] if swap else pair))
+
+                same(apply(body, [a], float32, lanes), expected)
+
+
+@pytest.mark.parametrize("lanes", [1, 16])
 @pytest.mark.parametrize("name", COMPARE)
 def test_compare(name: str, lanes: int) -> None:
     for dtype in DTYPES:

@@ -265,11 +265,7 @@ class Arithmetic:
         if dtype.name not in ("int32", "int64"):
             return self.cast(self._to_integer(a, int64 if dtype.name == "uint32" else int32), dtype)
         limit = float(2 ** (8 * dtype.itemsize - 1))
-        if a.dtype.itemsize == 8 and dtype.itemsize == 4:  # the fraction is cut off: -2**31 - 0.5 is in range
-            above = self.gt(a, self.like(-limit - 1, a))
-        else:
-            above = self.ge(a, self.like(-limit, a))
-        inside = self.and_(above, self.lt(a, self.like(limit, a)))
+        inside = self.and_(self.ge(a, self.like(-limit, a)), self.lt(a, self.like(limit, a)))
         whole = self._convert("fptosi", self.select(inside, a, self.like(0.0, a)), dtype)
         return self.select(inside, whole, self.like(-int(limit), whole))
 

@@ -274,7 +274,7 @@ class _Emitter:
     ) -> None:
         """A loop that tests at its end; a test in front skips it, unless it is known to run."""
         builder = self.builder
-        guarded = start.const is None or stop.const is None or start.const >= stop.const
+        guarded = start.const is None or stop.const is None  # constant bounds that never run leave no loop
         number = builder.fresh()
         header, done = f"{var}.loop{number}", f"{var}.done{number}"
         slots = self._carried(carry)
