@@ -3,8 +3,8 @@
 Enter at `RULES`. bits: the same bits for every operand, NaN, infinities, signed zeros, empty arrays and integers that
 wrap included (the bits inside of a NaN are not counted). ulp: within a few units in the last place. real: equal in
 real arithmetic only, used under `config(fast_math=True)`. What is missing is missing on purpose: x + 0.0 turns -0.0
-into 0.0, x * 0.0 is NaN for infinities, x - x is NaN for them too, x / x as well. To add a rule, add a line and a
-before/after pair in tests/test_passes.py.
+into 0.0, x * 0.0 is NaN for infinities, x - x is NaN for them too, x / x as well. To add a rule, add a line:
+tests/test_rules.py tries it on every special value.
 """
 
 from __future__ import annotations

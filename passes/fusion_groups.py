@@ -175,7 +175,7 @@ class Groups:
 
     def _follows(self, edge: Edge, domain: Domain) -> bool:
         """Whether the loops of `domain` can hand the root's value to the user without memory."""
-        steps = [node for node in edge.chain if isinstance(node.op.lowering, Movement)]
+        steps = [node for node in (*edge.chain, edge.user) if isinstance(node.op.lowering, Movement)]
         if domain.kind == "contraction":
             return not steps and not isinstance(edge.user.op.lowering, Contraction)
         rows, root, user = domain.rows, edge.root.node, edge.user
@@ -207,8 +207,8 @@ class Groups:
 
     def _wanted(self, edge: Edge, rows: Rows) -> str | None:
         """The class as which the user reads the edge."""
-        user, shape = edge.user, edge.user.inputs[edge.position].type.shape
-        kind = user.op.lowering
+        user, kind = edge.user, edge.user.op.lowering
+        shape = user.types[0].shape if isinstance(kind, Movement) else user.inputs[edge.position].type.shape
         if isinstance(kind, (Reduction, ArgReduction)):
             if isinstance(kind, Reduction) and is_total(user):
                 return ROW if rows.reduced else FULL

@@ -3,7 +3,8 @@
 Enter at `build`. A kernel's inner graph has one placeholder `p0, p1, ...` for each operand, its own copies of the
 inline nodes that its members read through, and one output for each value that something outside needs. A graph output
 that no kernel computes (an input or a parameter itself, or a value that is an output twice) gets a kernel that copies
-it, so every output is a result of its own. To change how kernels are called, edit `kernel_name`.
+it, so every output is a result of its own; only an update may share its value with one result. To change how kernels
+are called, edit `kernel_name`.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ def build(roles: Roles, groups: Groups, hosted: set[Node]) -> Graph:
         new.update(zip(results, node.outputs, strict=True))
     used: set[Value] = set()
     final: list[Value] = []
-    for value in graph.outputs:
+    for position, value in enumerate(graph.outputs):
         result = new.get(value, value)
-        if value.node.op.name in SOURCES or result in used:
+        shared = position >= len(graph.results) and value in graph.results and final.count(result) == 1
+        if value.node.op.name in SOURCES or (result in used and not shared):
             result = _copy(result)
         used.add(result)
         final.append(result)
