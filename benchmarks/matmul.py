@@ -3,10 +3,11 @@
     python benchmarks/matmul.py [--rounds 15] [--large] [--no-threads]
 
 All libraries run on one thread; the others write into an existing result, graphc makes its own. A round runs each of
-them on the same data (aligned to cache lines, as graphc's own arrays are), one directly after the other; the table has the medians of all rounds in GFLOP/s and the medians of the ratios within one
-round, above 1 where graphc is faster. `batch` marks a size that graphc does not know when it compiles. A second table
-compares two threads of graphc with one. The time is that of the calling thread where only that one works, so that
-other processes on the machine disturb less. The exit status is 1 where graphc is slower than OpenBLAS.
+them on the same data (aligned to cache lines, as graphc's own arrays are), one directly after the other; the table has
+the medians of all rounds in GFLOP/s and the medians of the ratios within one round, above 1 where graphc is faster.
+`*` marks a size that graphc does not know when it compiles. The clock is that of the calling thread, so that other
+processes disturb less. A second table compares two threads of graphc with one, by the clock on the wall.
+The exit status is 1 where graphc is slower than OpenBLAS.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from graphc.llvm.emit import emit, scratch_bytes
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam, LoopKernel
-from graphc.loops.schedule import Operand, Problem, Schedule, plan, register_tile
+from graphc.loops.schedule import Operand
 from graphc.loops.tile import Epilogue
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library, compile_object
-from graphc.target import AVX2, NEON, Target
+from graphc.target import Target
 from graphc.types import Dim, DType, Size, evaluate, float32, float64, int8, int32, int64, uint16
 
 ROOT = Path(__file__).parents[1]
@@ -419,29 +419,3 @@ for m, n, k in ((14, 33, 17), (1, 5, 3), (29, 47, 1030)):
                     assert (c == 2 * k).all(), (m, n, k, ta, tb)
 import os; os._exit(0)
 """
-
-
-def test_register_tiles_fit() -> None:
-    for registers, lanes in ((32, 16), (16, 8), (16, 4), (32, 4)):
-        for m, n in ((128, 128), (1, 1000), (1000, 10), (Dim.symbol("m"), Dim.symbol("n")), (7, 80)):
-            vectors, rows = register_tile(m, n, lanes, registers)
-            assert vectors * rows + vectors + 1 <= registers
-            if m != 1:  # enough independent chains to keep the multipliers busy
-                assert vectors * rows >= 8
-
-
-@pytest.mark.parametrize("target", [AVX2, NEON])
-def test_other_targets_compile(target: Target) -> None:
-    for case in (Case(128, 128, 64), Case(33, 50, 40, tb=True, symbolic="m")):
-        assert compile_object(emit(case.kernel(target=target), target), target, True)
-
-
-def test_chunk_counts_follow_from_the_sizes() -> None:
-    def schedule(m: Size, n: Size, k: Size) -> Schedule:
-        return plan(Problem(float32, (), m, n, k, Operand("a", 0, (), k, 1), Operand("b", 0, (), n, 1)), AVX2)
-
-    assert schedule(32, 32, 32).chunks == 1
-    assert 4 <= int(evaluate(schedule(256, 256, 256).chunks, {})) <= 64
-    batch = schedule(Dim.symbol("batch"), 128, 784).chunks
-    assert evaluate(batch, {"batch": 0}) == 0
-    assert evaluate(batch, {"batch": 1}) >= 1

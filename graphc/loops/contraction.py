@@ -28,7 +28,6 @@ from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile, epilogue
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum
 
-
 LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
 

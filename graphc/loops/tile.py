@@ -156,21 +156,23 @@ def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Ep
 def _finish_staged(
     builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Epilogue, first: Size, col: Size
 ) -> None:
-    """The same through scratch, in a loop over the rows: a long epilogue is there once a vector, not once a register."""
+    """The same through scratch, row by row: a long epilogue is there once a vector, not once a register."""
     lanes, width = builder.lane_count, builder.lane_count * tile.vectors
     for r, registers in enumerate(sums):
         for v, register in enumerate(registers):
             builder.emit(Store(tile.stage, builder.index(r * width + v * lanes).expr, register))
-    count = tile.rows if tile.limit_row is None else minimum(tile.rows, tile.limit_row - first)
-    with builder.loop("row", 0, count) as r:
-        row = bind(builder, "row", first + r)
+    count: Size = tile.rows
+    if tile.limit_row is not None:
+        count = minimum(tile.rows, tile.limit_row - first)
+    with builder.loop("line", 0, count) as line:
+        row = bind(builder, "row", first + line)
         for v, mask in enumerate(masks):
-            load = Load(tile.stage, builder.index(r * width + v * lanes).expr, VType(tile.dtype, lanes))
+            load = Load(tile.stage, builder.index(line * width + v * lanes).expr, VType(tile.dtype, lanes))
             epilogue(builder, builder.let(load, builder.depth, "c"), row, col + v * lanes, tile.batch, mask)
 
 
 def epilogue_length(builder: Builder, epilogue: Epilogue, dtype: DType, batch: int) -> int:
-    """About how many instructions `epilogue` takes for a vector. What it computes for all vectors stays in `builder`."""
+    """About how many instructions `epilogue` takes for a vector. What it hoists out of the tile stays in `builder`."""
     builder.levels.append(Level())
     row, col, *where = [bind(builder, "probe", 0) for _ in range(batch + 2)]
     vtype = VType(dtype, builder.lane_count)

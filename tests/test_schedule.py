@@ -1,0 +1,52 @@
+"""The numbers that contractions are cut up by: tiles that fit the registers, chunks that follow from the sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphc.llvm.emit import emit
+from graphc.loops.contraction import generate, store_epilogue
+from graphc.loops.ir import BufferParam
+from graphc.loops.schedule import Operand, Problem, Schedule, plan, register_tile, row_tiles
+from graphc.runtime.jit import compile_object
+from graphc.target import AVX2, NEON, Target
+from graphc.types import Dim, Size, evaluate, float32
+
+
+def test_register_tiles_fit() -> None:
+    for registers, lanes in ((32, 16), (16, 8), (16, 4), (32, 4)):
+        for m, n in ((128, 128), (1, 1000), (1000, 10), (Dim.symbol("m"), Dim.symbol("n")), (7, 80)):
+            vectors, rows = register_tile(m, n, lanes, registers)
+            assert vectors * rows + vectors + 1 <= registers
+            if m != 1:  # enough independent chains to keep the multipliers busy
+                assert vectors * rows >= 8
+
+
+def test_known_rows_are_covered_by_two_heights() -> None:
+    for m in range(1, 200):
+        height, tall, tiles = row_tiles(m, 13)
+        assert height * int(tiles) + tall == m
+        assert height + (tall > 0) <= 13
+        assert tall <= int(tiles)
+
+
+@pytest.mark.parametrize("target", [AVX2, NEON])
+@pytest.mark.parametrize("m", [128, Dim.symbol("s0")])
+def test_other_targets_compile(m: Size, target: Target) -> None:
+    kernel = generate(
+        "other", dtype=float32, batch=(), m=m, n=50, k=40, a=Operand("b0", 0, (), 40, 1), b=Operand("b1", 0, (), 1, 40),
+        epilogue=store_epilogue("b2", (), 50, 1), sizes=["s0"], target=target,
+        buffers=[BufferParam(f"b{i}", float32, 1, i == 2) for i in range(3)],
+    )  # fmt: skip
+    assert compile_object(emit(kernel, target), target, True)
+
+
+def test_chunk_counts_follow_from_the_sizes() -> None:
+    def schedule(m: Size, n: Size, k: Size) -> Schedule:
+        return plan(Problem(float32, (), m, n, k, Operand("a", 0, (), k, 1), Operand("b", 0, (), n, 1)), AVX2)
+
+    assert schedule(32, 32, 32).chunks == 1
+    assert 4 <= int(evaluate(schedule(256, 256, 256).chunks, {})) <= 64
+    batch = schedule(Dim.symbol("batch"), 128, 784).chunks
+    assert evaluate(batch, {"batch": 0}) == 0
+    assert evaluate(batch, {"batch": 1}) >= 1
