@@ -95,6 +95,7 @@ class _Inner:
 
     def __init__(self, group: Group, groups: Groups, roles: Roles, hosted: set[Node]) -> None:
         self.group, self.groups, self.roles, self.hosted = group, groups, roles, hosted
+        self.read = {edge.root.node for node in group.members for edge in roles.edges[node]}
         self.inner: dict[Value, Value] = {}
         self.operands: dict[Value, Value] = {}  # outer value -> placeholder
         for node in group.members:
@@ -125,9 +126,10 @@ class _Inner:
             return node not in self.roles.indexed
         if node not in self.roles.is_member:
             return False
-        if node in self.roles.scalars and node not in self.hosted and self.groups.of.get(node) is not self.group:
+        if self.groups.of.get(node) is self.group:
             return False
-        return self.groups.of.get(node) is not self.group
+        # A stored scalar that only a repeated one reads is repeated too: this kernel need not wait for its host.
+        return node not in self.roles.scalars or (node in self.hosted and node in self.read)
 
     def _operand(self, value: Value) -> None:
         placeholder = make_node(OPS["placeholder"], (), {"name": f"p{len(self.operands)}", "type": value.type})

@@ -64,6 +64,10 @@ def test_transposed_square_is_a_kernel_of_its_own() -> None:
     assert len(kernels(optimize(frozen([w], [ops.transpose(w + w)])))) == 2
 
 
+def test_nothing_to_compute() -> None:
+    assert kernels(optimize(frozen([placeholder("x", (3,))], []))) == []
+
+
 # large graphs
 
 
