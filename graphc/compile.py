@@ -180,7 +180,7 @@ def function(
     if settings.current().dump is not None:
         for level in LEVELS[2:]:
             observer.level(level, levels.text(level))
-    executable = _executable(frozen, native, threads)
+    executable = _executable(frozen, levels, native, threads)
     observer.finish()
     return Function(frozen, levels, executable, kernels)
 
@@ -216,7 +216,7 @@ def _compiled(levels: Levels) -> tuple[_Native, tuple[str, ...]]:
     return _Native(program, objects, scratch, finishes), tuple(program.kernels)
 
 
-def _executable(frozen: Frozen, native: _Native, threads: int | None) -> Executable:
+def _executable(frozen: Frozen, levels: Levels, native: _Native, threads: int | None) -> Executable:
     from graphc.runtime.jit import Library
     from graphc.runtime.plan import LoadedKernel
 
@@ -229,4 +229,7 @@ def _executable(frozen: Frozen, native: _Native, threads: int | None) -> Executa
     for value in frozen.graph.inputs:
         origin = origin_of(value.node)
         lines[value.node.attrs["name"]] = origin.lines if origin else ()
-    return Executable(native.program, kernels, states, lines=lines, threads=threads, keep=library)
+    return Executable(
+        native.program, kernels, states,
+        lines=lines, checks=lambda: levels.program.checks, threads=threads, keep=library,
+    )  # fmt: skip

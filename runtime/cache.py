@@ -16,14 +16,13 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import SourceLine
 from graphc.observe import log
 from graphc.runtime.jit import compile_object
 from graphc.settings import current
@@ -202,12 +201,10 @@ def plan_key(
     settings: Mapping[str, Any],
     target: Target,
     constants: Mapping[str, np.ndarray] | None = None,
-    lines: Sequence[SourceLine] = (),
 ) -> str:
     """The key of a whole plan: the canonical text of a graph, the settings that change code, the target, versions.
 
-    constants: the arrays that the text only names. lines: the user's lines that the plan's checks name in errors at
-    run time (the text has none, and another program's lines would be wrong).
+    constants: the arrays that the text only names.
     """
     arrays = [
         f"{name} {array.dtype.str} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
@@ -216,7 +213,6 @@ def plan_key(
     parts = {
         "graph": graph,
         "constants": "\n".join(arrays),
-        "lines": "\n".join(map(str, lines)),
         "settings": repr([(name, _canonical(value)) for name, value in sorted(settings.items())]),
         "target": repr(target),
         "versions": versions(),

@@ -14,14 +14,14 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc import settings
 from graphc.errors import ArgumentError, DTypeError, IndexRangeError, InternalError, ShapeError, SourceLine
-from graphc.loops.program import Program
+from graphc.loops.program import Check, Program
 from graphc.observe import log
 from graphc.runtime import driver as native
 from graphc.runtime.arguments import Arguments
@@ -40,7 +40,8 @@ _empty = RESULTS.empty
 class Executable:
     """`program` bound to loaded kernels and to its parameters' memory. Call it with arrays; it gives a list of results.
 
-    kernels: by the names in the tasks. parameters: by buffer name. lines: of placeholders, for errors. threads: how
+    kernels: by the names in the tasks. parameters: by buffer name. lines: of placeholders, for errors; checks: the
+    Program's, with the user's lines, which a plan from the cache on disk does not hold. threads: how
     many threads a call uses, None for the setting at the time of the call. `keep` is held as long as the executable
     (the library behind the kernels' addresses). `native_calls` counts calls into native code.
     """
@@ -52,6 +53,7 @@ class Executable:
         parameters: Mapping[str, ParameterState],
         *,
         lines: Mapping[str, tuple[SourceLine, ...]] | None = None,
+        checks: Callable[[], Sequence[Check]] | None = None,
         threads: int | None = None,
         keep: object = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Executable:
         self._states = [parameters[name] for name in program.parameters]
         self._constants = {name: np.ascontiguousarray(array) for name, array in program.constants.items()}
         self._lines = dict(lines or {})
+        self._checks = checks or (lambda: program.checks)
         self._layout = Layout(program)
         types = [program.buffers[name].type for name in program.inputs]
         self._arguments = Arguments(program.name, program.inputs, types, program.dims, self._lines)
@@ -233,7 +236,8 @@ class Executable:
                 place = ", ".join(map(str, np.unravel_index(index, values.shape)))
                 subject = f"{check.indices}[{place}]" if place else check.indices
                 message = message.replace("an index", f"index {values.flat[index]} at {subject}")
-        raise IndexRangeError(message, check.lines, f"valid indices are 0 to {limit - 1}" if limit else None)
+        lines = self._checks()[number].lines
+        raise IndexRangeError(message, lines, f"valid indices are 0 to {limit - 1}" if limit else None)
 
     def _contents(self, name: str, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """What a buffer held when the step failed."""

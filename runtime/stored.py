@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import SourceLine
 from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.program import Buffer, Check, Program, Region, Task
 from graphc.observe import log
@@ -97,10 +96,7 @@ def _to_json(program: Program) -> dict[str, Any]:
         "parameters": program.parameters,
         "outputs": program.outputs,
         "updates": program.updates,
-        "checks": [
-            [c.op, [[line.file, line.line, line.text] for line in c.lines], c.indices, _size_to_json(c.limit)]
-            for c in program.checks
-        ],
+        "checks": [[c.op, c.indices, _size_to_json(c.limit)] for c in program.checks],
     }
 
 
@@ -119,10 +115,7 @@ def _from_json(record: Mapping[str, Any], constants: Mapping[str, np.ndarray]) -
         parameters=tuple(record["parameters"]),
         outputs=tuple(record["outputs"]),
         updates=tuple((parameter, buffer) for parameter, buffer in record["updates"]),
-        checks=tuple(
-            Check(op, tuple(SourceLine(*line) for line in lines), indices, _size_from_json(limit))
-            for op, lines, indices, limit in record["checks"]
-        ),
+        checks=tuple(Check(op, (), indices, _size_from_json(limit)) for op, indices, limit in record["checks"]),
         constants=constants,
     )
 

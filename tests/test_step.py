@@ -207,3 +207,18 @@ def test_modules_train_through_the_same_step() -> None:
     images, labels = batch(200)
     losses = [float(step(images, labels)) for _ in range(60)]
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_an_error_from_the_cache_names_the_lines_of_this_program(tmp_path: Path) -> None:
+    """Two functions of one graph, built on different lines: the second comes from the cache, with its own line."""
+    x, y = graphc.placeholder("x", ("n", 4)), graphc.placeholder("y", ("n", 1), "int64")
+
+    def picked() -> graphc.Function:
+        with graphc.config(cache_dir=tmp_path):
+            return graphc.function([x, y], graphc.take_along_axis(x * 2.0, y, axis=1))
+
+    picked()
+    x = graphc.placeholder("x", ("n", 4))  # the same text, another graph
+    found = picked()
+    with pytest.raises(graphc.errors.IndexRangeError, match=r"index 4 at y\[2, 0\].*(\n.*)*test_step.py:\d+: return"):
+        found(np.zeros((3, 4), "float32"), np.array([[0], [1], [4]]))
