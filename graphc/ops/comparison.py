@@ -86,7 +86,7 @@ def _below(how: str) -> bool:
     return how in ("ne", "lt", "le")
 
 
-# Signed against 64-bit unsigned integers would meet in float64, which is not exact: like NumPy, graphc compares exactly.
+# int64 and uint64 would meet in float64, which does not tell all of them apart. Like NumPy, graphc compares exactly.
 _MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 
 equal = _comparison("equal", "x == y; false if either is nan.", "eq")
