@@ -36,7 +36,13 @@ def test_dump_prints_the_graph(saved: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(
     ("level", "sign"),
-    [("optimized", "kernel("), ("program", "\n  parameter w: f64[3]\n"), ("loops", "def "), ("llvm", "define "), ("asm", "ret")],
+    [
+        ("optimized", "kernel("),
+        ("program", "\n  parameter w: f64[3]\n"),
+        ("loops", "def "),
+        ("llvm", "define "),
+        ("asm", "ret"),
+    ],
 )
 def test_dump_prints_every_level(saved: Path, level: str, sign: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dump", str(saved), "--level", level]) == 0
