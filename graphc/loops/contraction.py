@@ -274,7 +274,8 @@ class _Emitter:
             stride = s.cols * s.width
             place = (row - origin) * stride + col - self.cols.start * s.width
             partial = Partial(self.partial, place, stride, block.first, block.last)
-        emit_tile(b, tile, block.length, s.unroll, partial, self.epilogue)
+        unroll = s.unroll if limit is None else 1  # short tiles are few: keep their code short
+        emit_tile(b, tile, block.length, unroll, partial, self.epilogue)
 
 
 @dataclass(frozen=True)
