@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from graphc.graph import Graph, Node, Value, make_node, origin_of
+from graphc.graph import Graph, Node, Value, origin_of
 from graphc.loops.evaluate import Checks
 from graphc.loops.matmul import lower_contraction
 from graphc.loops.printer import print_kernel
@@ -21,7 +21,6 @@ from graphc.loops.regions import Schedule, schedule
 from graphc.loops.regroup import regroup
 from graphc.loops.rows import Lowered, RowsLowering
 from graphc.loops.scatter import lower_scatter
-from graphc.ops.registry import OPS
 from graphc.passes.domain import ContractionShape, RowsShape, ScatterShape, kernel_shape
 from graphc.target import Target
 from graphc.types import Size, TensorType, substitute, symbols
@@ -29,29 +28,7 @@ from graphc.types import Size, TensorType, substitute, symbols
 
 def lower(graph: Graph, target: Target) -> Program:
     """The Program of a graph whose nodes are sources and kernels (what `passes.pipeline.optimize` gives)."""
-    return _Lowering(with_copies(graph), target).run()
-
-
-def with_copies(graph: Graph) -> Graph:
-    """Every output is a kernel's result of its own: a source, or a value that stands twice, gets a copy kernel.
-
-    An update may share its value with one result: it is copied into the parameter after the step.
-    """
-    seen: set[Value] = set()
-    outputs = []
-    results = len(graph.results)
-    for position, value in enumerate(graph.outputs):
-        first_update = position >= results and value in graph.outputs[:results]
-        if value.op.name != "kernel" or (value in seen and not first_update):
-            value = _copied(value)
-        seen.add(value)
-        outputs.append(value)
-    return graph.with_outputs(outputs)
-
-
-def _copied(value: Value) -> Value:
-    operand = Value(make_node(OPS["placeholder"], (), {"name": "p0", "type": value.type}))
-    return Value(make_node(OPS["kernel"], (value,), {"graph": Graph((operand,), (operand,)), "name": "copy"}))
+    return _Lowering(graph, target).run()
 
 
 class _Lowering:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from graphc.graph import Graph, Node, Value, make_node
 from graphc.ops.lowering import Elementwise, Reduction
-from graphc.passes.domain import FULL, ROW, SCALAR, VIEW, Rows, RowsShape, class_of_shape
+from graphc.ops.registry import OPS
+from graphc.passes.domain import (
+    FULL, ROW, SCALAR, VIEW, Rows, RowsShape, alignment, class_of_shape, moved, one_element, reaches,
+)  # fmt: skip
 from graphc.types import Dim, Shape, Size, product
 
 SIZES = ("__s0", "__s1")  # no dimension of a user's has such a name
@@ -75,14 +78,32 @@ class _Regrouping:
         if name == "constant":
             data = node.attrs["data"]
             return Value(make_node(node.op, (), {"data": type(data)(data.array.reshape(()))}))
-        if name == "dim_value" or isinstance(lowering, Elementwise):
-            return Value(make_node(node.op, inputs, node.attrs))
+        if name == "dim_value":
+            return Value(node)
+        if isinstance(lowering, Elementwise):
+            # a row of one element may meet a scalar of its shape
+            spread = [v if v.type.shape == wanted or v.type.rank else _broadcast(v, wanted) for v in inputs]
+            whole = all(v.type.shape == wanted for v in spread)
+            return Value(make_node(node.op, spread, node.attrs)) if whole else None
         if isinstance(lowering, Reduction):
             total = node in self.shape.totals
             axes = tuple(range(inputs[0].type.rank)) if total else self.reduced
             return Value(make_node(node.op, inputs, {**node.attrs, "axes": axes, "keepdims": not total}))
         if name == "broadcast_to" and inputs[0].type.shape != wanted:
-            return Value(make_node(node.op, inputs, {"shape": wanted}))
+            return _broadcast(inputs[0], wanted) if self._along_rows(node) else None
         if name in ("broadcast_to", "reshape") and inputs[0].type.shape == wanted:
             return inputs[0]
         return None
+
+    def _along_rows(self, node: Node) -> bool:
+        """Whether a broadcast of a row goes along the reduced axes (of equal sizes, it may go along the others)."""
+        before = node.inputs[0].type.shape
+        if one_element(before):
+            return True
+        aligned = alignment(before, self.rows)
+        after = moved(aligned, node, self.rows) if aligned is not None else None
+        return after is not None and reaches(after, self.rows, FULL, node.types[0].shape)
+
+
+def _broadcast(value: Value, shape: Shape) -> Value:
+    return Value(make_node(OPS["broadcast_to"], (value,), {"shape": shape}))
