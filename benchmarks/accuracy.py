@@ -1,7 +1,7 @@
 """How exact and how fast the vector maths is: the error in ULP of each function, and its time beside NumPy's.
 
     python benchmarks/accuracy.py                    # every 1009th float32 input: about a minute
-    python benchmarks/accuracy.py --stride 1         # all 2^32 float32 inputs: minutes for each function
+    python benchmarks/accuracy.py --stride 1         # all 2^32 float32 inputs: about five minutes for each function
     python benchmarks/accuracy.py --no-fma log tanh  # the code for targets without a fused multiply-add
 
 It runs the compiled code (loop IR, emitter, code generator), in two processes, and prints the Markdown table of
