@@ -1,8 +1,8 @@
 """The normal form of a rows kernel: at most two axes, with sizes that are arguments.
 
 A kernel that reads its operands only as whole full, row or scalar values does not care how many axes it has: its kept
-axes are one axis and its reduced axes another. `regroup` rebuilds the inner graph so, with names for sizes that no schedule
-needs to know. Long vectors come out of it (an elementwise kernel has one axis), and equal code for equal
+axes are one axis and its reduced axes another. `regroup` rebuilds the inner graph so, with names for sizes that no
+schedule needs to know. Long vectors come out of it (an elementwise kernel has one axis), and equal code for equal
 work: all parameters of an optimiser share one kernel, all bias gradients another.
 """
 
@@ -12,7 +12,17 @@ from graphc.graph import Graph, Node, Value, make_node
 from graphc.ops.lowering import Elementwise, Reduction
 from graphc.ops.registry import OPS
 from graphc.passes.domain import (
-    FULL, ROW, SCALAR, VIEW, Rows, RowsShape, alignment, class_of_shape, moved, one_element, reaches,
+    FULL,
+    ROW,
+    SCALAR,
+    VIEW,
+    Rows,
+    RowsShape,
+    alignment,
+    class_of_shape,
+    moved,
+    one_element,
+    reaches,
 )  # fmt: skip
 from graphc.types import Dim, Shape, Size, product
 
