@@ -7,7 +7,6 @@ threads. To tune for another machine, change the rules here; `contraction.py` ca
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from graphc.target import Target
@@ -15,8 +14,9 @@ from graphc.types import DType, Size, ceildiv, product
 
 CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
-LONG_K = 800  # a longer k is cut into blocks: up to here A's tile and B's panel stream from L2 well enough
-BLOCK = 256  # about the length of a block
+LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
+LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
+BLOCK = 384  # about the length of a block
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT = 4  # the height of the last tiles where m is not known; their missing rows repeat the last one
@@ -99,13 +99,13 @@ def plan(problem: Problem, target: Target) -> Schedule:
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
-    unroll, block, blocked = k_blocks(problem.k, height * vectors)
     pack_b = packs_b(problem, most, target)
     pack_a = packs_a(problem, target)
+    unroll, block, blocked = k_blocks(problem.k, pack_a)
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
-    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_b)
+    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked else ANY)
     if isinstance(panels, int):
         cols = max(1, min(cols, panels))
@@ -160,12 +160,12 @@ def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:
     return height, 0, ceildiv(m, height)
 
 
-def k_blocks(k: Size, accumulators: int) -> tuple[int, int, bool]:
+def k_blocks(k: Size, pack_a: bool) -> tuple[int, int, bool]:
     """(unroll, block length, whether there may be several blocks). No k loop has a remainder."""
     if not isinstance(k, int):
         return 1, BLOCK, True
     unroll = 2 if k % 2 == 0 else 1
-    if k <= LONG_K:
+    if k <= (LONG_PACKED_K if pack_a else LONG_K):
         return unroll, max(k, 1), False
     length = -(-k // -(-k // BLOCK))
     return unroll, -(-length // 16) * 16, True
@@ -198,7 +198,7 @@ def packs_a(problem: Problem, target: Target) -> bool:
 
 
 def chunk_shape(
-    problem: Problem, lanes: int, width: int, height: int, tiles: Size, panels: Size, pack_b: bool
+    problem: Problem, lanes: int, width: int, height: int, tiles: Size, panels: Size, pack_a: bool, pack_b: bool
 ) -> tuple[int, int, int]:
     """(tiles, panels, batch elements) of a chunk: about CHUNK_WORK each, so that any number of threads finds its share.
 
@@ -211,8 +211,8 @@ def chunk_shape(
     tile_count, panel_count = known(tiles, ceildiv_int(GUESS, height)), known(panels, ceildiv_int(GUESS, width))
     wanted = max(1, min(MOST_CHUNKS, batches * matrix // worth))
     wanted = ceildiv_int(wanted, max(1, batches))
-    if pack_b:  # whoever shares columns packs them again: few rows of chunks
-        side = min(m, max(128, math.isqrt(m * n // wanted)))
+    if pack_b:  # whoever shares columns packs them again (and rows, if A is packed too)
+        side = min(m, 256 if pack_a else 512)
         rows, cols = ceildiv_int(side, height), ceildiv_int(m * n // wanted, side * width)
     else:
         rows = ceildiv_int(tile_count, wanted)
