@@ -183,7 +183,7 @@ def _term_order(term: tuple[Monomial, int]) -> tuple[int, str]:
 
 
 def _wrapped(size: Size) -> str:
-    simple = isinstance(size, int) or (len(size.terms) == 1 and size.terms[0][1] == 1 and size.terms[0][0].__len__() == 1)
+    simple = isinstance(size, int) or (len(size.terms) == 1 and size.terms[0][1] == 1 and len(size.terms[0][0]) == 1)
     text = str(size)
     return text if simple and "//" not in text else f"({text})"
 

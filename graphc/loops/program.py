@@ -49,7 +49,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Check:
-    """What a failed index check means: `op` at `lines` read index buffer `indices` (None: not in a buffer) with `limit`."""
+    """What a failed check means: `op` at `lines` read the buffer `indices` (None: not in a buffer) below `limit`."""
 
     op: str
     lines: tuple[SourceLine, ...]
