@@ -11,7 +11,7 @@ import ast
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Union
 
 import numpy as np
@@ -111,7 +111,7 @@ class Dim:
         self._hash = hash(terms)
 
     @staticmethod
-    @lru_cache(maxsize=None)
+    @cache
     def symbol(name: str) -> Dim:
         """The dimension called `name`. Equal names are equal sizes."""
         return Dim((((name,), 1),))
