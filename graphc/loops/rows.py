@@ -332,11 +332,10 @@ class RowsLowering:
         kind = self._class(value)
         if kind == "scalar":
             return (0,) * len(shape)
-        if kind == "full" and len(shape) == len(full):
-            return tuple(Dim.symbol(_symbol(i)) if full[i] != 1 else 0 for i in range(len(full)))
         kept = [i for i in range(len(full)) if i not in self.shape.reduced]
-        if kind == "row" and len(shape) == len(full):
+        if kind == "row" and shape == tuple(size if i in kept else 1 for i, size in enumerate(full)):
             return tuple(Dim.symbol(_symbol(i)) if i in self.kept else 0 for i in range(len(full)))
+        # of the same rank or not, a movement of ones may have put the sizes on other axes
         axes = [i for i in (kept if kind == "row" else range(len(full))) if full[i] != 1]
         if [s for s in shape if s != 1] != [full[i] for i in axes]:
             raise InternalError(f"{kind} value {value.type} in a kernel over {full} reduced over {self.shape.reduced}")
