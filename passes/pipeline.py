@@ -13,9 +13,11 @@ from graphc.passes.manager import Pass, run
 from graphc.passes.merge_duplicates import merge_duplicates
 from graphc.passes.remove_dead import remove_dead
 from graphc.passes.simplify import simplify
+from graphc.stabilize import stabilize
 
 # fmt: off
 PASSES: tuple[Pass, ...] = (
+    Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
     Pass("simplify", simplify, "gradients leave negations, cuts and casts behind; scalars come out of broadcasts"),
     Pass("fold_constants", fold_constants, "what depends on no input is computed once, here"),
     Pass("simplify", simplify, "folded constants are ones and zeros that the rules know"),
