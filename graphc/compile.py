@@ -167,6 +167,7 @@ def function(
     Raises ArgumentError, ShapeError or DTypeError for inputs, outputs and updates that do not fit together.
     """
     frozen = freeze(inputs, outputs, updates or {}, default_updates, name)
+    threads = settings.checked_threads(threads)
     observer = Observer(frozen.graph.name)
     levels = Levels(frozen.graph, _host(), settings.current(), observer)
     observer.level("graph", lambda: levels.text("graph"))

@@ -73,7 +73,16 @@ def _count(least: int) -> Callable[[object], int]:
 
 
 def _threads(value: object) -> int | None:
-    return None if value is None else _count(1)(value)
+    number = None if value is None else _count(1)(value)
+    if number is not None and number > MOST_THREADS:
+        raise ValueError(f"valid values are integers from 1 to {MOST_THREADS}")
+    return number
+
+
+def checked_threads(value: object) -> int | None:
+    """A number of threads that a user gave, or None. Raises SettingError unless it is from 1 to MOST_THREADS."""
+    parsed: int | None = _parsed("num_threads", value, "threads")
+    return parsed
 
 
 def _folder(value: object) -> Path | None:
@@ -121,6 +130,7 @@ class Settings:
         return self.num_threads or usable_cores()
 
 
+MOST_THREADS = 256  # a typo must not start a thousand of them
 CODE_SETTINGS = ("fast_math", "stabilize", "disable", "fold_limit")  # those that change what is compiled
 SWITCHES: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.errors import ArgumentError, DTypeError, SettingError, ShapeError
 
 HERE = Path(__file__).name
 
@@ -155,3 +155,10 @@ def test_errors_of_a_call_name_arguments_types_and_lines() -> None:
     for args, named, kind, text in cases:
         with pytest.raises(kind, match=text):
             step(*args, **named)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257, 10**6, "many", 1.5])
+def test_a_number_of_threads_is_checked(threads: object) -> None:
+    x = graphc.placeholder("x", (3,))
+    with pytest.raises(SettingError, match="threads=.*: valid values are integers from 1"):
+        graphc.function([x], x, threads=threads)  # type: ignore[arg-type]
