@@ -39,17 +39,18 @@ from graphc.ops.movement import (
 from graphc.ops.reductions import all, any, argmax, argmin, max, mean, min, prod, sum
 from graphc.ops.selection import astype, logical_and, logical_not, logical_or, logical_xor, stop_gradient, where
 from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, ones_like, zeros, zeros_like
+from graphc.ops.subscripts import einsum, outer, tensordot, vecdot
 from graphc.ops.transcendental import exp, expm1, log, log1p, power, relu, sigmoid, softplus, sqrt, tanh
 
 cast = astype
 
 __all__ = [
     "abs", "add", "all", "any", "arange", "argmax", "argmin", "astype", "broadcast_to", "cast", "ceil", "clip",
-    "dim_value", "divide", "equal", "exp", "expand_dims", "expm1", "floor", "floor_divide", "full", "full_like",
-    "greater", "greater_equal", "iota", "isnan", "less", "less_equal", "log", "log1p", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "min", "minimum",
-    "multiply", "negative", "not_equal", "ones", "ones_like", "permute_dims", "power", "prod", "reciprocal", "relu",
-    "remainder", "reshape", "scatter_add_along_axis", "sigmoid", "sign", "softplus", "sqrt", "square", "squeeze",
-    "stop_gradient", "subtract", "sum", "swapaxes", "take_along_axis", "tanh", "transpose", "where", "zeros",
-    "zeros_like",
+    "dim_value", "divide", "einsum", "equal", "exp", "expand_dims", "expm1", "floor", "floor_divide", "full",
+    "full_like", "greater", "greater_equal", "iota", "isnan", "less", "less_equal", "log", "log1p", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean",
+    "min", "minimum", "multiply", "negative", "not_equal", "ones", "ones_like", "outer", "permute_dims", "power",
+    "prod", "reciprocal", "relu", "remainder", "reshape", "scatter_add_along_axis", "sigmoid", "sign", "softplus",
+    "sqrt", "square", "squeeze", "stop_gradient", "subtract", "sum", "swapaxes", "take_along_axis", "tanh", "tensordot",
+    "transpose", "vecdot", "where", "zeros", "zeros_like",
 ]  # fmt: skip
