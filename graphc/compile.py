@@ -111,7 +111,7 @@ class Function:
         """Run once. `out`: arrays for the results, in the nest that the outputs have (None: a new array)."""
         if out is not None:
             out = self._frozen.flatten_out(out)
-        results = self._executable(*args, out=out, **named)
+        results = self._executable.run(args, named, out)
         return results[0] if self._single else unpack(self._frozen.nest, results)
 
     @property

@@ -2,7 +2,7 @@
 
 A fresh large array costs a page fault every 4 KiB, several times what computing it costs. So a result of `RECYCLE`
 bytes or more lives in a `_Lease` over a pooled block; NumPy keeps the lease alive as the base of the array and of
-every view of it, and when the last one dies the block goes back. Enter at `Results.empty` and `aligned_bytes`.
+every view of it, and when the last one dies the block goes back. Enter at `Results.maker` and `aligned_bytes`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import mmap
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,11 +86,14 @@ class Results:
         self._free: list[np.ndarray] = []  # the longest unused first
         self._lock = threading.Lock()
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> np.ndarray:
-        """An uninitialised C-ordered array; `nbytes` is its size. Large ones are 64-byte aligned and recycled."""
+    def maker(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Callable[[], np.ndarray]:
+        """What makes uninitialised C-ordered arrays of `nbytes`. Large ones are 64-byte aligned and recycled."""
         if nbytes < RECYCLE:
-            return np.empty(shape, dtype)
-        return np.asarray(_Lease(self, self._take(_capacity(nbytes)), shape, dtype))
+            return partial(np.empty, shape, dtype)
+        return partial(self._recycled, shape, dtype, _capacity(nbytes))
+
+    def _recycled(self, shape: tuple[int, ...], dtype: np.dtype[Any], capacity: int) -> np.ndarray:
+        return np.asarray(_Lease(self, self._take(capacity), shape, dtype))
 
     def _take(self, capacity: int) -> np.ndarray:
         with self._lock:

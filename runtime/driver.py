@@ -2,7 +2,7 @@
 
 A region's tasks share one sequence of chunks, task after task. The driver fetches the addresses of a task's buffers
 from the bind table, runs the chunks (on the caller alone when there is one chunk or one thread, else through the
-pool), then the finishes one after the other, and looks at the error word and the stop flag before the next region.
+pool), then the finishes one after the other, and looks at the error word before the next region.
 Results or old values that must be kept are copied before the first region, updates that are not in place after the
 last, so a failed step changes nothing that its kernels did not.
 
@@ -24,8 +24,8 @@ from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library
 from graphc.runtime.pool import ThreadPool, make_pool, pool_ir, supported
 
-# The context; words 0 to 3 belong to the kernel ABI (docs/design/core.md), the others to the driver.
-ERROR, STOP, SCRATCH, SCRATCH_BYTES, POOL, THREADS, REGIONS, REGION_COUNT, BIND = range(9)
+# The context; words 0 to 3 belong to the kernel ABI (docs/design/core.md), the others to the driver. Word 1 is unused.
+ERROR, _, SCRATCH, SCRATCH_BYTES, POOL, THREADS, REGIONS, REGION_COUNT, BIND = range(9)
 EARLY, EARLY_COUNT, LATE, LATE_COUNT = range(9, 13)  # copies before the first and after the last region
 CONTEXT_WORDS = 16
 REGION_WORDS = 4  # first task, number of tasks, chunks in all, unused
@@ -201,11 +201,10 @@ done:
 }
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
-; One step. 0: done. 1: a check failed (the error word says which) or the stop flag was set.
+; One step. 0: done. 1: a check failed; the error word says which.
 define i32 @graphc_run(ptr %context) {
 entry:
   store i64 -1, ptr %context
-  %stop_at = getelementptr i64, ptr %context, i64 {stop}
   %bind_at = getelementptr i64, ptr %context, i64 {bind}
   %regions_at = getelementptr i64, ptr %context, i64 {regions}
   %count_at = getelementptr i64, ptr %context, i64 {region_count}
@@ -229,11 +228,8 @@ run:
   %region = getelementptr i64, ptr %regions, i64 %word
   call void @graphc_region(ptr %context, ptr %region)
   %error = load atomic i64, ptr %context monotonic, align 8
-  %stop = load atomic i64, ptr %stop_at monotonic, align 8
   %failed = icmp ne i64 %error, -1
-  %stopped = icmp ne i64 %stop, 0
-  %leave = or i1 %failed, %stopped
-  br i1 %leave, label %left, label %ran
+  br i1 %failed, label %left, label %ran
 ran:
   %next = add i64 %i, 1
   br label %look
@@ -252,7 +248,7 @@ def driver_ir(threads: bool) -> str:
     """LLVM IR of the driver, with the pool if `threads` (this machine's; see `pool.supported`) or for one thread."""
     words = {
         "task_words": TASK_WORDS, "region_words": REGION_WORDS, "copy_words": COPY_WORDS, "bind": BIND,
-        "threads": THREADS, "pool": POOL, "stop": STOP, "regions": REGIONS, "region_count": REGION_COUNT,
+        "threads": THREADS, "pool": POOL, "regions": REGIONS, "region_count": REGION_COUNT,
         "early": EARLY, "early_count": EARLY_COUNT, "late": LATE, "late_count": LATE_COUNT,
     }  # fmt: skip
     text = _DRIVER

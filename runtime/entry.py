@@ -1,11 +1,13 @@
 """The fast way into a call: one native function that checks arrays, notes their addresses and runs the step.
 
 `graphc_enter(self, args, nargs)` is a builtin of the METH_FASTCALL kind, written in LLVM IR. Its `self` is an int64
-array with the expectations of one `SizedPlan`; for each argument it compares type, descr, flags, rank and sizes and
-writes the data pointer into the bind table; then it runs the step without the GIL (the caller holds the references).
-It returns True, or None where the step failed; anything unexpected gives False before anything ran, and the caller
-takes the path that converts or explains. NumPy's field offsets are verified once a process on a known array; where
-they differ, or on a build of Python without the GIL, `entry()` gives None and every call takes the slow path.
+array with the expectations of one `SizedPlan`; for each argument, then for each result's array, it compares type,
+descr, flags, rank and sizes and writes the data pointer into the bind table; then it runs the step without the GIL
+(the caller holds the references). A result's array must be writeable and apart from all other memory of the step, so
+the user's `out=` arrays come in here too. It returns True, or None where the step failed; anything unexpected gives
+False before anything ran, and the caller takes the path that converts or explains. NumPy's field offsets are verified
+once a process on known arrays; where they differ, or on a build of Python without the GIL, `entry()` gives None and
+every call takes the slow path.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from graphc.runtime.buffers import address_of
 # Byte offsets of PyArrayObject's fields behind an object header of 16 bytes.
 _TYPE, _DATA, _RANK, _DIMS, _DESCR, _FLAGS = 8, 16, 24, 32, 56, 64
 _CONTIGUOUS_ALIGNED = 0x0001 | 0x0100
-_HEAD_WORDS, _ARGUMENT_WORDS = 12, 4
+_WRITEABLE = 0x0400
+_HEAD_WORDS, _ARGUMENT_WORDS = 12, 6
 
 ENTRY_IR = """
-; Words of the table: number of arguments, type of arrays, bind table, True, False, Py_IncRef, forbidden ranges, their
-; number, context, PyEval_SaveThread, PyEval_RestoreThread, None; then for each argument: descr, rank, sizes, bytes.
-; An argument that touches a forbidden range is refused.
+; Words of the table: number of arguments and results, type of arrays, bind table, True, False, Py_IncRef, ranges, how
+; many of them are parameters, context, PyEval_SaveThread, PyEval_RestoreThread, None; then for each argument and
+; result: descr, rank, sizes, bytes, flags, and how many ranges of memory it must not touch. The ranges: the parameters that
+; the step writes, those that it only reads, and behind them the arrays of the call, noted here one after the other.
 define ptr @graphc_enter(ptr %self, ptr %args, i64 %given) {
 entry:
   %table_at = getelementptr i8, ptr %self, i64 16
@@ -41,14 +45,14 @@ entry:
   %false_at = getelementptr i64, ptr %table, i64 4
   %incref_at = getelementptr i64, ptr %table, i64 5
   %ranges_at = getelementptr i64, ptr %table, i64 6
-  %range_count_at = getelementptr i64, ptr %table, i64 7
+  %parameters_at = getelementptr i64, ptr %table, i64 7
   %array_type = load ptr, ptr %type_at
   %bind = load ptr, ptr %bind_at
   %true = load ptr, ptr %true_at
   %false = load ptr, ptr %false_at
   %incref = load ptr, ptr %incref_at
   %ranges = load ptr, ptr %ranges_at
-  %range_count = load i64, ptr %range_count_at
+  %parameters = load i64, ptr %parameters_at
   %complete = icmp eq i64 %count, %given
   br i1 %complete, label %look, label %leave
 look:
@@ -56,12 +60,14 @@ look:
   %more = icmp slt i64 %i, %count
   br i1 %more, label %check, label %run
 check:
-  %word = mul i64 %i, 4
+  %word = mul i64 %i, 6
   %start = add i64 %word, 12
   %record = getelementptr i64, ptr %table, i64 %start
   %rank_want_at = getelementptr i64, ptr %record, i64 1
   %sizes_at = getelementptr i64, ptr %record, i64 2
   %bytes_at = getelementptr i64, ptr %record, i64 3
+  %flags_want_at = getelementptr i64, ptr %record, i64 4
+  %range_count_at = getelementptr i64, ptr %record, i64 5
   %arg_at = getelementptr ptr, ptr %args, i64 %i
   %arg = load ptr, ptr %arg_at
   %arg_type_at = getelementptr i8, ptr %arg, i64 8
@@ -77,6 +83,8 @@ fields:
   %descr = load ptr, ptr %descr_at
   %rank = load i32, ptr %rank_at
   %flags = load i32, ptr %flags_at
+  %flags_want = load i32, ptr %flags_want_at
+  %range_count = load i64, ptr %range_count_at
   %dims = load ptr, ptr %dims_at
   %data = load i64, ptr %data_at
   %descr_want = load ptr, ptr %record
@@ -84,10 +92,10 @@ fields:
   %sizes = load ptr, ptr %sizes_at
   %bytes = load i64, ptr %bytes_at
   %rank_wide = zext i32 %rank to i64
-  %flags_masked = and i32 %flags, 257
+  %flags_masked = and i32 %flags, %flags_want
   %same_descr = icmp eq ptr %descr, %descr_want
   %same_rank = icmp eq i64 %rank_wide, %rank_want
-  %plain = icmp eq i32 %flags_masked, 257
+  %plain = icmp eq i32 %flags_masked, %flags_want
   %ok_a = and i1 %same_descr, %same_rank
   %ok_b = and i1 %ok_a, %plain
   br i1 %ok_b, label %sizes_look, label %leave
@@ -124,6 +132,12 @@ ranges_check:
 accept:
   %slot = getelementptr i64, ptr %bind, i64 %i
   store i64 %data, ptr %slot
+  %own = add i64 %parameters, %i
+  %own_word = mul i64 %own, 2
+  %own_low_at = getelementptr i64, ptr %ranges, i64 %own_word
+  %own_high_at = getelementptr i64, ptr %own_low_at, i64 1
+  store i64 %data, ptr %own_low_at
+  store i64 %end, ptr %own_high_at
   %next = add i64 %i, 1
   br label %look
 run:
@@ -159,26 +173,28 @@ class _MethodDef(ctypes.Structure):
     )
 
 
+Expected = tuple[tuple[int, ...], np.dtype[Any], int]  # shape, dtype, bytes
 _METH_FASTCALL = 0x0080
 _definitions: dict[int, _MethodDef] = {}  # a builtin points at its definition for ever
 
 
 @lru_cache(maxsize=1)
 def offsets_hold() -> bool:
-    """Whether NumPy's arrays look in memory as `graphc_bind` reads them."""
+    """Whether NumPy's arrays look in memory as `graphc_enter` reads them."""
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
         return False
     if object.__basicsize__ != 16 or ctypes.sizeof(ctypes.c_void_p) != 8 or np.ndarray.__basicsize__ < 72:
         return False
     known = np.zeros((3, 5, 2), np.float32)
-    strided = known[:, ::2]
-    for array, flags in ((known, _CONTIGUOUS_ALIGNED), (strided, 0x0100)):
+    strided, locked = known[:, ::2], known.view()
+    locked.flags.writeable = False
+    for array, flags in ((known, 0x0501), (strided, 0x0500), (locked, 0x0101)):
         here = id(array)
         word = [ctypes.c_int64.from_address(here + offset).value for offset in (_TYPE, _DATA, _DIMS, _DESCR)]
         rank, bits = (ctypes.c_int32.from_address(here + offset).value for offset in (_RANK, _FLAGS))
         if (word[0], word[1], word[3]) != (id(np.ndarray), address_of(array), id(array.dtype)):
             return False
-        if rank != 3 or bits & _CONTIGUOUS_ALIGNED != flags:
+        if rank != 3 or bits & (_CONTIGUOUS_ALIGNED | _WRITEABLE) != flags:
             return False
         if tuple((ctypes.c_int64 * 3).from_address(word[2])) != array.shape:
             return False
@@ -189,33 +205,38 @@ def entry(
     function: int,
     context: int,
     bind: int,
-    arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any], int]],
-    forbidden: Sequence[tuple[int, int]],
+    inputs: Sequence[Expected],
+    results: Sequence[Expected],
+    written: Sequence[tuple[int, int]],
+    read: Sequence[tuple[int, int]],
 ) -> Callable[..., bool | None] | None:
-    """The builtin `f(*arrays)` for one plan, or None where it cannot be used.
+    """The builtin `f(*inputs, *results)` for one plan, or None where it cannot be used.
 
     `function` is the address of `graphc_enter`, `context` that of the driver's context, `bind` that of its bind
-    table, whose first slots get the addresses; `arrays` are the expected (shape, dtype, bytes), `forbidden` address
-    ranges that no argument may touch.
+    table, whose first slots get the addresses. `written` and `read` are the address ranges of the parameters that the
+    step writes and of the others: an argument touches no written one, a result nothing that the step uses.
     """
     if not offsets_hold():
         return None
-    sizes = sum(len(shape) for shape, _, _ in arrays)
+    arrays, parameters = [*inputs, *results], [*written, *read]
     words = _HEAD_WORDS + _ARGUMENT_WORDS * len(arrays)
-    ranges = words + sizes
-    table = np.zeros(ranges + 2 * len(forbidden), np.int64)
+    ranges = words + sum(len(shape) for shape, _, _ in arrays)
+    table = np.zeros(ranges + 2 * (len(parameters) + len(arrays)), np.int64)
     base = address_of(table)
     table[:_HEAD_WORDS] = [
         len(arrays), id(np.ndarray), bind, id(True), id(False), _address("Py_IncRef"), base + 8 * ranges,
-        len(forbidden), context, _address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), id(None),
+        len(parameters), context, _address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), id(None),
     ]  # fmt: skip
     at = words
     for i, (shape, dtype, nbytes) in enumerate(arrays):
         start = _HEAD_WORDS + _ARGUMENT_WORDS * i
-        table[start : start + _ARGUMENT_WORDS] = [id(dtype), len(shape), base + 8 * at, nbytes]
+        flags, apart = _CONTIGUOUS_ALIGNED, len(written)
+        if i >= len(inputs):
+            flags, apart = flags | _WRITEABLE, len(parameters) + i
+        table[start : start + _ARGUMENT_WORDS] = [id(dtype), len(shape), base + 8 * at, nbytes, flags, apart]
         table[at : at + len(shape)] = shape
         at += len(shape)
-    table[ranges:] = [bound for pair in forbidden for bound in pair]
+    table[ranges : ranges + 2 * len(parameters)] = [bound for pair in parameters for bound in pair]
     if function not in _definitions:
         _definitions[function] = _MethodDef(b"enter", function, _METH_FASTCALL, b"Check arrays and run the step.")
     new = ctypes.pythonapi.PyCFunction_NewEx

@@ -1,10 +1,10 @@
 """A compiled function as the runtime sees it: checks a call, binds addresses, makes one native call.
 
-A call takes one of two ways. If its arguments are arrays of the very dtypes and sizes of the call before, the native
-entry (`graphc.runtime.entry`) notes their addresses. Anything else goes through `graphc.runtime.arguments`, which
-converts or explains, and through the plan for its sizes (`graphc.runtime.plan`), made once and kept. A call holds the
-function's lock over its arena and the locks of its parameters, taken in one global order; who waits does so without
-the GIL, and so does the native call. Enter at `Executable`.
+A call takes one of two ways. If its arguments (and `out=` arrays) are arrays of the very dtypes and sizes of the call
+before, the native entry (`graphc.runtime.entry`) notes their addresses and runs the step. Anything else goes through
+`graphc.runtime.arguments`, which converts or explains, and through the plan for its sizes (`graphc.runtime.plan`), made
+once and kept. A call holds the function's lock over its arena and the locks of its parameters, taken in one global
+order; who waits does so without the GIL, and so does the native call. Enter at `Executable`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from graphc.types import evaluate
 PLANS = 64  # tuples of sizes whose tables are kept
 _INDEX_BITS = 40
 _cores = settings.usable_cores()
-_empty = RESULTS.empty
+_Range = tuple[int, int]  # addresses: of the first byte, and behind the last
 
 
 class Executable:
@@ -67,39 +67,42 @@ class Executable:
         self._layout = Layout(program)
         types = [program.buffers[name].type for name in program.inputs]
         self._arguments = Arguments(program.name, program.inputs, types, program.dims, self._lines)
-        self._fixed, self._forbidden = self._addresses()
+        self._fixed, self._written, self._read = self._addresses()
         self._driver = native.driver()
         self._plans: OrderedDict[tuple[int, ...], _BoundPlan] = OrderedDict()
         self._last: _BoundPlan | None = None
         self._arena, self._scratch = aligned_bytes(64), aligned_bytes(64)
-        self._arena_address, self._scratch_address = address_of(self._arena), address_of(self._scratch)
         self._scratch_bytes = align_up(max((k.scratch for k in kernels.values()), default=0))
         self._lock = threading.Lock()
         self._locks = _ordered_locks(self._states)
         _living.add(self)
 
-    def _addresses(self) -> tuple[dict[int, int], list[tuple[int, int]]]:
-        """The addresses that never change, by slot, and the memory that a step writes besides its own."""
+    def _addresses(self) -> tuple[dict[int, int], list[_Range], list[_Range]]:
+        """The addresses that never change, by slot; the memory of parameters that a step writes, and of the others."""
         fixed: dict[int, int] = {}
-        forbidden: list[tuple[int, int]] = []
+        written: list[_Range] = []
+        read: list[_Range] = []
         for name, state in zip(self.program.parameters, self._states, strict=True):
             kind, array = self.program.buffers[name].type, state.array
             if array.shape != kind.shape or array.dtype != kind.dtype.numpy or not array.flags.c_contiguous:
                 raise InternalError(f"parameter {name} is {array.dtype}{array.shape} in memory, {kind} in the program")
             slot, address = self._layout.slots[name], address_of(array)
             fixed[slot] = address
-            if slot in self._layout.written:
-                forbidden.append((address, address + array.nbytes))
+            (written if slot in self._layout.written else read).append((address, address + array.nbytes))
         for name, array in self._constants.items():
             fixed[self._layout.slots[name]] = address_of(array)
-        return fixed, forbidden
+        return fixed, written, read
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> list[np.ndarray]:
+        """`run` with the arguments of a call."""
+        return self.run(args, named, out)
+
+    def run(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any = None) -> list[np.ndarray]:
         """Run one step; the results in the order of `program.outputs`, as new arrays or in `out`.
 
-        `out`: an array (for one result) or a sequence of arrays and None. Raises ArgumentError, DTypeError,
-        ShapeError for arguments that do not fit and IndexRangeError for an index out of range; after an error no
-        parameter has changed.
+        args, named: arguments by position and by name. `out`: an array (for one result) or a sequence of arrays and
+        None. Raises ArgumentError, DTypeError, ShapeError for arguments that do not fit and IndexRangeError for an
+        index out of range; after an error no parameter has changed.
         """
         with self._lock:
             taken = 0
@@ -107,20 +110,37 @@ class Executable:
                 for lock in self._locks:
                     lock.acquire()
                     taken += 1
-                plan = self._last
-                if plan is not None and out is None and not named and plan.enter is not None:
-                    results = [_empty(shape, dtype, nbytes) for shape, dtype, nbytes in plan.results]
-                    self._prepare(plan)
-                    status = plan.enter(*args, *results)
-                    if status is not False:
-                        self.native_calls += 1
-                        if status is None:
-                            self._fail(plan, args)
-                        return results
-                return self._call_slowly(args, named, out)
+                results = self._call_quickly(args, named, out)
+                return self._call_slowly(args, named, out) if results is None else results
             finally:
-                for lock in self._locks[:taken]:
-                    lock.release()
+                while taken:
+                    taken -= 1
+                    self._locks[taken].release()
+
+    def _call_quickly(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> list[np.ndarray] | None:
+        """The call through the native entry of the last plan; None, and nothing has happened, if that refuses."""
+        plan = self._last
+        if plan is None or plan.enter is None:
+            return None
+        if named:
+            if len(args) + len(named) != len(self.program.inputs):
+                return None
+            args = (*args, *map(named.get, self.program.inputs[len(args) :]))  # a missing one gives None: refused
+        if out is None:
+            results = [make() for make in plan.makers]
+        else:
+            given = [out] if isinstance(out, np.ndarray) else list(out)
+            if len(given) != len(plan.makers):
+                return None
+            results = [make() if array is None else array for array, make in zip(given, plan.makers, strict=True)]
+        self._prepare(plan)
+        status = plan.enter(*args, *results)
+        if status is False:
+            return None
+        self.native_calls += 1
+        if status is None:
+            self._fail(plan, args)
+        return results
 
     def _call_slowly(self, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> list[np.ndarray]:
         arrays, sizes = self._arguments.bind(args, named)
@@ -128,9 +148,9 @@ class Executable:
         plan = self._plan(sizes)
         given = self._outputs(plan, out)
         results: list[np.ndarray] = []
-        for array, (shape, dtype, nbytes) in zip(given, plan.tables.results, strict=True):
+        for array, make in zip(given, plan.makers, strict=True):
             usable = array is not None and self._usable(array, [*arrays, *results])
-            results.append(array if usable and array is not None else _empty(shape, dtype, nbytes))
+            results.append(array if usable and array is not None else make())
         bound = plan.tables.bind
         for slot, array in enumerate([*arrays, *results]):
             bound[slot] = address_of(array)
@@ -145,7 +165,7 @@ class Executable:
         """The array, or a copy if the step writes the memory that it shows (it is a view of a parameter)."""
         start = address_of(array)
         end = start + array.nbytes
-        return array.copy() if any(start < high and end > low for low, high in self._forbidden) else array
+        return array.copy() if any(start < high and end > low for low, high in self._written) else array
 
     def _usable(self, out: np.ndarray, others: Sequence[np.ndarray]) -> bool:
         """Whether a result can be computed right in `out`: it overlaps nothing that the step reads or writes."""
@@ -180,7 +200,7 @@ class Executable:
             log("runtime", lambda: f"{self.program.name}: new sizes {dict(zip(self.program.dims, sizes, strict=True))}")
             named = dict(zip(self.program.dims, sizes, strict=True))
             tables = SizedPlan(self._layout, self._kernels, self._fixed, named)
-            plan = _BoundPlan(tables, self.program, self._driver.enter, self._forbidden)
+            plan = _BoundPlan(tables, self.program, self._driver.enter, self._written, self._read)
             self._plans[sizes] = plan
             while len(self._plans) > PLANS:
                 self._plans.popitem(last=False)
@@ -188,7 +208,7 @@ class Executable:
             self._plans.move_to_end(sizes)
         if plan.tables.arena_bytes > self._arena.nbytes:
             self._arena = aligned_bytes(plan.tables.arena_bytes)
-            self._arena_address = address_of(self._arena)
+            self._forget()
         self._last = plan
         return plan
 
@@ -200,30 +220,28 @@ class Executable:
             self._fail(plan, arrays)
 
     def _prepare(self, plan: _BoundPlan) -> None:
-        """Let the plan see where arena and scratch are now, and the threads that this call may use."""
-        if plan.arena != self._arena_address:
-            plan.tables.place(self._arena_address)
-            plan.arena = self._arena_address
-        wanted = self.threads or settings.current().num_threads or _cores
-        if wanted != plan.threads or plan.scratch != self._scratch_address or plan.workers > self._driver.pool.workers:
-            self._share(plan, wanted)
+        """Let the plan see the threads that this call may use, and where arena and scratch are."""
+        threads = self.threads or settings.current().num_threads or _cores
+        if plan.threads != threads:
+            pool = self._driver.pool
+            sharing = pool.ensure(threads)
+            if self._scratch_bytes * sharing > self._scratch.nbytes:
+                self._scratch = aligned_bytes(self._scratch_bytes * sharing)
+                self._forget()
+            plan.tables.place(address_of(self._arena))
+            plan.tables.share(pool.address, sharing, address_of(self._scratch), self._scratch_bytes)
+            plan.threads = threads
 
-    def _share(self, plan: _BoundPlan, threads: int) -> None:
-        """Set the number of threads of the plan's next calls."""
-        pool = self._driver.pool
-        sharing = pool.ensure(threads)
-        needed = self._scratch_bytes * sharing
-        if needed > self._scratch.nbytes:
-            self._scratch = aligned_bytes(needed)
-            self._scratch_address = address_of(self._scratch)
-        plan.tables.share(pool.address, sharing, self._scratch_address, self._scratch_bytes)
-        plan.threads, plan.workers, plan.scratch = threads, sharing - 1, self._scratch_address
+    def _forget(self) -> None:
+        """Arena, scratch or pool are not what they were: every plan has to be prepared again."""
+        for plan in self._plans.values():
+            plan.threads = 0
 
     def _fail(self, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> None:
         """Raise the error that the error word tells."""
         word = int(plan.tables.words[native.ERROR])
         if word == native.NO_ERROR:
-            raise InternalError(f"{self.program.name}: the step was stopped")
+            raise InternalError(f"{self.program.name}: the step failed without an error")
         number, index = word >> _INDEX_BITS, word & ((1 << _INDEX_BITS) - 1)
         if number >= len(self.program.checks):
             raise InternalError(f"{self.program.name}: check {number} failed, but there is no such check")
@@ -256,23 +274,27 @@ class Executable:
         for state in self._states:
             state.lock = threading.RLock()
         self._locks = _ordered_locks(self._states)
+        self._forget()
 
 
 class _BoundPlan:
-    """The tables of one tuple of sizes, their native entry, and what the context was last set to."""
+    """The tables of one tuple of sizes, their native entry, what makes each result's array.
 
-    __slots__ = ("arena", "context", "enter", "results", "scratch", "tables", "threads", "workers")
+    threads: how many the tables were prepared for; 0: they do not know where arena and scratch are.
+    """
+
+    __slots__ = ("context", "enter", "makers", "tables", "threads")
 
     def __init__(
-        self, tables: SizedPlan, program: Program, function: int, forbidden: Sequence[tuple[int, int]]
+        self, tables: SizedPlan, program: Program, function: int, written: Sequence[_Range], read: Sequence[_Range]
     ) -> None:
-        self.tables, self.context, self.results = tables, tables.context, tables.results
+        self.tables, self.context, self.threads = tables, tables.context, 0
+        self.makers = [RESULTS.maker(shape, dtype, nbytes) for shape, dtype, nbytes in tables.results]
         inputs = [
             (shape, program.buffers[name].type.dtype.numpy, nbytes)
             for name, (shape, nbytes) in zip(program.inputs, tables.inputs, strict=True)
         ]
-        self.enter = entry(function, tables.context, tables.bind_address, inputs + tables.results, forbidden)
-        self.arena = self.threads = self.workers = self.scratch = -1
+        self.enter = entry(function, tables.context, tables.bind_address, inputs, tables.results, written, read)
 
 
 def _ordered_locks(states: Sequence[ParameterState]) -> list[threading.RLock]:

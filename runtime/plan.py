@@ -58,7 +58,7 @@ class Layout:
         self.direct: dict[str, int] = {}
         for position, name in enumerate(program.outputs):
             buffer = program.buffers[name]
-            if buffer.kind == "output" and buffer.alias is None and name not in self.direct:
+            if buffer.kind == "output" and name not in self.direct:
                 self.direct[name] = position
                 self.slots[name] = self.first_result + position
         self.temps: list[tuple[int, TensorType, int, int]] = []
@@ -72,17 +72,12 @@ class Layout:
         buffers = self.program.buffers
         kept = set(self.program.outputs) | {name for _, name in self.program.updates}
         for name, buffer in buffers.items():
-            if name in self.slots or buffer.alias is not None:
+            if name in self.slots:
                 continue
             self.slots[name] = self._slot()
-            if buffer.kind == "output":
-                self.temps.append((self.slots[name], buffer.type, 0, self.end))
-            elif buffer.kind == "temp":
+            if buffer.kind == "temp":
                 last = self.end if name in kept else buffer.last
                 self.temps.append((self.slots[name], buffer.type, buffer.first, last))
-        for name, buffer in buffers.items():
-            if buffer.alias is not None:
-                self.slots[name] = self.slots[buffer.alias]
 
     def _slot(self) -> int:
         self.count += 1
@@ -94,7 +89,7 @@ class Layout:
             if self.direct.get(name) != position:
                 buffer = program.buffers[name]
                 copy = Copy(self.first_result + position, self.slots[name], buffer.type)
-                unchanged = buffer.kind in ("input", "constant", "parameter") and buffer.alias is None
+                unchanged = buffer.kind in ("input", "constant", "parameter")
                 (self.early if unchanged else self.late).append(copy)
         for parameter, name in program.updates:
             to, of, kind = self.slots[parameter], self.slots[name], program.buffers[parameter].type

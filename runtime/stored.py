@@ -86,7 +86,7 @@ def _to_json(program: Program) -> dict[str, Any]:
     return {
         "name": program.name,
         "dims": program.dims,
-        "buffers": [[b.name, str(b.type), b.kind, b.first, b.last, b.alias] for b in program.buffers.values()],
+        "buffers": [[b.name, str(b.type), b.kind, b.first, b.last] for b in program.buffers.values()],
         "kernels": [
             [k.name, [_param_to_json(p) for p in k.buffers], k.sizes, _size_to_json(k.chunks)]
             for k in program.kernels.values()
@@ -101,8 +101,8 @@ def _to_json(program: Program) -> dict[str, Any]:
 
 
 def _from_json(record: Mapping[str, Any], constants: Mapping[str, np.ndarray]) -> Program:
-    buffers = (Buffer(n, TensorType.parse(t), kind, first, last, alias)
-               for n, t, kind, first, last, alias in record["buffers"])  # fmt: skip
+    buffers = (Buffer(n, TensorType.parse(t), kind, first, last)
+               for n, t, kind, first, last in record["buffers"])  # fmt: skip
     kernels = (LoopKernel(name, tuple(map(_param_from_json, params)), tuple(sizes), (), _size_from_json(chunks))
                for name, params, sizes, chunks in record["kernels"])  # fmt: skip
     return Program(

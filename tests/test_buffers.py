@@ -19,13 +19,13 @@ def test_blocks_are_aligned() -> None:
 
 
 def test_results_keep_no_more_than_their_limit() -> None:
-    results = Results(keep=4 * RECYCLE)
-    arrays = [results.empty((RECYCLE,), np.dtype(np.uint8), RECYCLE) for _ in range(8)]
+    make = (results := Results(keep=4 * RECYCLE)).maker((RECYCLE,), np.dtype(np.uint8), RECYCLE)
+    arrays = [make() for _ in range(8)]
     places = {address_of(a) for a in arrays}
     assert len(places) == 8
     arrays.clear()
     assert sum(block.nbytes for block in results._free) <= 4 * RECYCLE
-    assert address_of(results.empty((RECYCLE,), np.dtype(np.uint8), RECYCLE)) in places
+    assert address_of(make()) in places
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -201,7 +201,6 @@ def example() -> Program:
         Buffer("x", TensorType(float32, (n, 3)), "input"),
         Buffer("labels", TensorType(int64, (n,)), "input"),
         Buffer("w", TensorType(float32, (3,)), "parameter"),
-        Buffer("w_new", TensorType(float32, (3,)), "output", alias="w"),
         Buffer("c", TensorType(float32, (2, 2)), "constant"),
         Buffer("t", TensorType(float32, (minimum(n, 64) * 2 + (n + 3) // 4,)), "temp", 1, 2),
         Buffer("y", TensorType(float32, ()), "output"),
@@ -211,7 +210,7 @@ def example() -> Program:
     task = Task("k_12ab", ("x", "t"), (n,), (n + 63) // 64)
     return Program(
         "step", ("n",), {b.name: b for b in buffers}, {"k_12ab": kernel}, (Region((task, task)), Region((task,))),
-        ("x", "labels"), ("w",), ("y",), (("w", "w_new"),),
+        ("x", "labels"), ("w",), ("y",), (("w", "w"),),
         (Check("take_along_axis", (), "labels", n + 1), Check("other", (), None, 7)),  # lines are not stored
         {"c": np.array([[1, -0.0], [np.inf, np.nan]], np.float32), "empty": np.zeros((0, 3), np.int64)},
     )  # fmt: skip

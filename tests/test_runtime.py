@@ -3,75 +3,25 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import threading
 import timeit
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from graphc import settings
-from graphc.errors import ArgumentError, DTypeError, IndexRangeError, InternalError, ShapeError, SourceLine
-from graphc.llvm.emit import emit, scratch_bytes
+from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, SourceLine
 from graphc.loops import ir
-from graphc.loops.program import Buffer, Check, Program, Region, Task
+from graphc.loops.program import Buffer, Check, Task
 from graphc.runtime import entry, executable
 from graphc.runtime.buffers import ALIGN, RECYCLE, address_of
 from graphc.runtime.executable import Executable
-from graphc.runtime.host import host_target
-from graphc.runtime.jit import Library, compile_object
-from graphc.runtime.plan import LoadedKernel
 from graphc.state import ParameterState
-from graphc.types import Dim, DType, TensorType, float32, float64, int64
+from graphc.types import Dim, TensorType, float32, int64
+from tests.small_programs import M, N, add_one, build, kernel, plus, program, state
 
-N, M = Dim.symbol("n"), Dim.symbol("m")
 LINE = SourceLine("train.py", 7, 'x = graphc.placeholder("x", ("n", 3), "float32")')
-
-
-def kernel(name: str, inputs: int, body: Callable[..., ir.Expr], dtype: DType = float32) -> ir.LoopKernel:
-    """out[i] = body(x[i], y[i], ...), one chunk."""
-    size, vtype, i = Dim.symbol("s0"), ir.VType(dtype), ir.Var("i")
-    params = [ir.BufferParam(f"b{n}", dtype, size) for n in range(inputs)]
-    store = ir.Store(f"b{inputs}", i, body(*(ir.Load(p.name, i, vtype) for p in params)))
-    loop = ir.For("i", ir.const(0), ir.Var("s0"), 1, (store,))
-    return ir.LoopKernel(name, (*params, ir.BufferParam(f"b{inputs}", dtype, size, True)), ("s0",), (loop,))
-
-
-def plus(number: float, dtype: DType = float32) -> Callable[[ir.Expr], ir.Expr]:
-    return lambda x: ir.Op("add", (x, ir.Const(number, ir.VType(dtype))), ir.VType(dtype))
-
-
-def build(program: Program, states: dict[str, ParameterState] | None = None, **options: Any) -> Executable:
-    """An Executable of the program's kernels, compiled."""
-    library, target = Library(), host_target()
-    objects = [compile_object(emit(k, target), target, verify=True) for k in program.kernels.values()]
-    found = library.load(objects, list(program.kernels)) if objects else {}
-    loaded = {k.name: LoadedKernel(found[k.name], bool(k.finish), scratch_bytes(k)) for k in program.kernels.values()}
-    return Executable(program, loaded, states or {}, keep=library, **options)
-
-
-def program(
-    buffers: Sequence[Buffer], kernels: Sequence[ir.LoopKernel], regions: Sequence[Task], **fields: Any
-) -> Program:
-    """A Program with one task a region; inputs, parameters and outputs are the buffers of these kinds, in order."""
-
-    def of(kind: str) -> tuple[str, ...]:
-        return tuple(b.name for b in buffers if b.kind == kind)
-
-    filled = {"inputs": of("input"), "parameters": of("parameter"), "outputs": of("output"), "updates": ()} | fields
-    named = {b.name: b for b in buffers}
-    return Program("f", filled.pop("dims", ("n",)), named, {k.name: k for k in kernels},
-                   tuple(Region((task,)) for task in regions), **filled)  # fmt: skip
-
-
-def add_one(dtype: DType = float32, shape: tuple[Any, ...] = (N,), **options: Any) -> Executable:
-    kind = TensorType(dtype, shape)
-    dims = tuple(str(s) for s in shape if not isinstance(s, int))
-    buffers = [Buffer("x", kind, "input"), Buffer("y", kind, "output")]
-    task = Task("add", ("x", "y"), (kind.size,), 1)
-    return build(program(buffers, [kernel("add", 1, plus(1, dtype), dtype)], [task], dims=dims), **options)
 
 
 @pytest.fixture(params=["native entry", "slow path"])
@@ -142,8 +92,9 @@ def test_results_are_new_arrays_and_buffers_return_when_they_die(both_ways: str)
     assert address_of(f(x)[0]) == place
 
 
-def test_out_is_written_also_where_it_overlaps() -> None:
+def test_out_is_written_also_where_it_overlaps(both_ways: str) -> None:
     f, x = add_one(), np.arange(8, dtype=np.float32)
+    f(x)
     out = np.empty(8, np.float32)
     assert f(x, out=out)[0] is out and np.array_equal(out, x + 1)
     memory = np.arange(9, dtype=np.float32) ** 2
@@ -160,10 +111,45 @@ def test_out_is_written_also_where_it_overlaps() -> None:
     ):  # fmt: skip
         with pytest.raises(error, match="out"):
             f(x, out=bad)
+    assert f.native_calls == 5
 
 
-def state(name: str, values: Any, dtype: Any = np.float32) -> ParameterState:
-    return ParameterState(name, np.array(values, dtype))
+def test_results_that_share_memory_with_anything_are_computed_aside(both_ways: str) -> None:
+    """y = x + w and z = y + w into arrays that are x, w, or each other."""
+    kind = TensorType(float32, (4,))
+    buffers = [Buffer("x", kind, "input"), Buffer("w", kind, "parameter")]
+    buffers += [Buffer("y", kind, "output"), Buffer("z", kind, "output")]
+    add = kernel("add", 2, lambda a, b: ir.Op("add", (a, b), ir.VType(float32)))
+    tasks = [Task("add", ("x", "w", "y"), (4,), 1), Task("add", ("y", "w", "z"), (4,), 1)]
+    f = build(program(buffers, [add], tasks, dims=()), {"w": (w := state("w", [1, 2, 3, 4]))})
+    start = w.array.copy()
+    for turn in range(2):  # the native entry knows the second turn's types and sizes
+        x, spare = np.full(4, 10, np.float32), np.zeros(6, np.float32)
+        y, z = f(x, out=[x, None])
+        assert y is x and np.array_equal(y, 10 + start) and np.array_equal(z, 10 + 2 * start)
+        y, z = f(x, out=[w.array, None])
+        assert np.array_equal(z, 10 + 3 * start) and np.array_equal(w.array, 10 + 2 * start)
+        w.array[:] = start
+        y, z = f(x, out=(spare[:4], spare[2:]))
+        assert np.array_equal(z, 10 + 3 * start) and np.array_equal(y, [*(10 + 2 * start)[:2], *z[:2]])
+        assert f.native_calls == 3 + 3 * turn
+
+
+def test_the_native_entry_takes_names_and_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not entry.offsets_hold():
+        pytest.skip("no native entry on this build of Python")
+    f, w = in_place()
+    x, out = np.ones(4, np.float32), [np.empty(4, np.float32), None]
+    f(x)
+    before = w.array.copy()
+    monkeypatch.setattr(f, "_call_slowly", lambda *_: pytest.fail("the entry refused"))
+    assert f(x=x)[0] is not x and f(x, out=out)[0] is out[0] and f(x=x, out=out)[0] is out[0]
+    assert np.array_equal(out[0], x) and np.array_equal(w.array, before + 3)
+    monkeypatch.undo()
+    for args, named in (((x,), {"x": x}), ((x,), {"y": x}), ((), {"y": x}), ((), {})):
+        with pytest.raises(ArgumentError):
+            f(*args, **named)
+    assert np.array_equal(w.array, before + 3)
 
 
 @pytest.mark.parametrize("size", [0, 3])
@@ -184,13 +170,13 @@ def test_updates_swap_and_results_show_old_values(size: int, both_ways: str) -> 
 
 
 def in_place(regions: int = 1) -> tuple[Executable, ParameterState]:
-    """w_new = w + x in place, in `regions` regions; the results are x, the new and the old w."""
+    """w = w + x in place, in `regions` regions; the results are x and the old w."""
     kind = TensorType(float32, (4,))
-    buffers = [Buffer("w", kind, "parameter"), Buffer("x", kind, "input"), Buffer("w_new", kind, "output", alias="w")]
+    buffers = [Buffer("w", kind, "parameter"), Buffer("x", kind, "input")]
     add = kernel("add", 2, lambda a, b: ir.Op("add", (a, b), ir.VType(float32)))
-    tasks = [Task("add", ("w", "x", "w_new"), (4,), 1)] * regions
+    tasks = [Task("add", ("w", "x", "w"), (4,), 1)] * regions
     w = state("w", [1, 2, 3, 4])
-    made = program(buffers, [add], tasks, dims=(), outputs=("x", "w_new", "w"), updates=(("w", "w_new"),))
+    made = program(buffers, [add], tasks, dims=(), outputs=("x", "w"), updates=(("w", "w"),))
     return build(made, {"w": w}), w
 
 
@@ -198,21 +184,15 @@ def test_updates_in_place_and_arguments_that_show_the_parameter(both_ways: str) 
     f, w = in_place(regions=2)
     one = np.ones(4, np.float32)
     for turn in range(2):
-        shown, new, before = f(one)
+        shown, before = f(one)
         assert np.array_equal(before, np.arange(1, 5) + 2 * turn)
-    assert np.array_equal(w.array, [5, 6, 7, 8]) and np.array_equal(new, w.array) and np.array_equal(shown, one)
-    assert not np.shares_memory(new, w.array) and not np.shares_memory(shown, one)
+    assert np.array_equal(w.array, [5, 6, 7, 8]) and np.array_equal(shown, one)
+    assert not np.shares_memory(before, w.array) and not np.shares_memory(shown, one)
     old = w.array.copy()
-    shown, new, before = f(w.array)  # a live view: the step reads the old values in both regions
-    assert (
-        np.array_equal(shown, old)
-        and np.array_equal(before, old)
-        and np.array_equal(new, 3 * old)
-        and np.array_equal(w.array, 3 * old)
-    )
-    out = [None, w.array, None]
-    f(one, out=out)
-    assert np.array_equal(w.array, 3 * old + 2)
+    shown, before = f(w.array)  # a live view: the step reads the old values in both regions
+    assert np.array_equal(shown, old) and np.array_equal(before, old) and np.array_equal(w.array, 3 * old)
+    shown, before = f(one, out=[w.array, None])  # the result is computed aside and comes after the update
+    assert np.shares_memory(shown, w.array) and np.array_equal(before, 3 * old) and np.array_equal(w.array, one)
 
 
 def checked(order: str) -> tuple[Executable, ParameterState]:
@@ -320,74 +300,6 @@ def test_the_number_of_threads_is_read_at_the_call() -> None:
         with settings.config(num_threads=threads):
             f(x)
         assert f._last is not None and f._last.threads == threads
-
-
-def test_plans_are_kept_and_bounded() -> None:
-    f = add_one()
-    for size in [*range(executable.PLANS + 20), 5, 0]:
-        assert f(np.zeros(size, np.float32))[0].shape == (size,)
-    assert len(f._plans) == executable.PLANS
-    assert (0,) in f._plans
-
-
-def test_temporaries_move_with_the_arena() -> None:
-    kind = TensorType(float32, (N,))
-    names = [f"t{i}" for i in range(6)]
-    buffers = [Buffer("x", kind, "input"), Buffer("y", kind, "output")]
-    buffers += [Buffer(t, kind, "temp", i, i + 1) for i, t in enumerate(names)]
-    chain = ["x", *names, "y"]
-    tasks = [Task("add", pair, (N,), 1) for pair in itertools.pairwise(chain)]
-    f = build(program(buffers, [kernel("add", 1, plus(1))], tasks))
-    for size in (3, 3, 100, 3, 100_000, 3, 0, 100, 3_000_000):
-        x = np.arange(size, dtype=np.float32)
-        assert np.array_equal(f(x)[0], x + 7)
-        start, places = address_of(f._arena), f._plans[(size,)].tables.bind[2:]
-        assert all(start <= place <= start + f._arena.nbytes for place in places)
-    tables = f._plans[(100_000,)].tables
-    assert tables.arena_bytes == 2 * 100_000 * 4  # only two of the six are alive at a time
-
-
-def test_temporaries_that_are_results_or_updates_live_to_the_end() -> None:
-    kind = TensorType(float32, (16,))
-    buffers = [Buffer("x", kind, "input"), Buffer("w", kind, "parameter"), Buffer("y", kind, "output")]
-    buffers += [Buffer("new", kind, "temp", 0, 0), Buffer("shown", kind, "temp", 1, 1), Buffer("t", kind, "temp", 2, 3)]
-    tasks = [Task("add", pair, (16,), 1) for pair in (("x", "new"), ("new", "shown"), ("shown", "t"), ("t", "y"))]
-    made = program(
-        buffers, [kernel("add", 1, plus(1))], tasks, dims=(), outputs=("shown", "y"), updates=(("w", "new"),)
-    )
-    f, x = build(made, {"w": (w := state("w", np.zeros(16)))}), np.arange(16, dtype=np.float32)
-    shown, y = f(x)
-    assert np.array_equal(w.array, x + 1) and np.array_equal(shown, x + 2) and np.array_equal(y, x + 4)
-
-
-def test_constants_scratch_and_alignment() -> None:
-    kind = TensorType(float64, (5,))
-    array = np.linspace(0, 1, 5)
-    buffers = [Buffer("c", kind, "constant"), Buffer("y", kind, "output")]
-    f64 = ir.VType(float64)
-    i = ir.Var("i")
-    body = (ir.Scratch("work", float64, 40_000),
-            ir.For("i", ir.const(0), ir.const(5), 1, (ir.Store("work", i, ir.Load("b0", i, f64)),)),
-            ir.For("i", ir.const(0), ir.const(5), 1, (ir.Store("b1", i, ir.Load("work", i, f64)),)))  # fmt: skip
-    params = (ir.BufferParam("b0", float64, 5), ir.BufferParam("b1", float64, 5, True))
-    copy = ir.LoopKernel("copy", params, (), body)
-    assert scratch_bytes(copy) >= 320_000
-    made = program(buffers, [copy], [Task("copy", ("c", "y"), (), 1)], dims=(), constants={"c": array})
-    for threads in (1, 3):
-        f = build(made, threads=threads)
-        assert np.array_equal(f()[0], array)
-        assert f._scratch_address % ALIGN == 0 and f._scratch.nbytes >= 320_000
-
-
-def test_programs_that_do_not_fit_together_are_our_bugs() -> None:
-    with pytest.raises(InternalError, match="no argument has the dimension n"):
-        build(program([], [], []))
-    kind = TensorType(float32, (4,))
-    with pytest.raises(InternalError, match="parameter w is float64"):
-        build(program([Buffer("w", kind, "parameter")], [], [], dims=()), {"w": state("w", [1, 2, 3, 4], np.float64)})
-    lost = program([Buffer("y", kind, "output")], [], [Task("k", ("y",), (), 1)], dims=())
-    with pytest.raises(InternalError, match="kernel k has no code"):
-        Executable(lost, {}, {})()
 
 
 def test_a_small_call_costs_little_more_than_one_of_numpy() -> None:

@@ -21,7 +21,7 @@ from graphc.types import Size, TensorType
 class Buffer:
     """Named memory of `type`. Kinds: input, parameter, constant, output, temp.
 
-    first, last: the regions between which a temp is alive. `alias`: the parameter that an output updates in place.
+    first, last: the regions between which a temp is alive.
     """
 
     name: str
@@ -29,7 +29,6 @@ class Buffer:
     kind: str
     first: int = 0
     last: int = 0
-    alias: str | None = None
 
 
 @dataclass(frozen=True)
