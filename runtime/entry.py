@@ -32,8 +32,8 @@ _HEAD_WORDS, _ARGUMENT_WORDS = 12, 6
 ENTRY_IR = """
 ; Words of the table: number of arguments and results, type of arrays, bind table, True, False, Py_IncRef, ranges, how
 ; many of them are parameters, context, PyEval_SaveThread, PyEval_RestoreThread, None; then for each argument and
-; result: descr, rank, sizes, bytes, flags, and how many ranges of memory it must not touch. The ranges: the parameters that
-; the step writes, those that it only reads, and behind them the arrays of the call, noted here one after the other.
+; result: descr, rank, sizes, bytes, flags, and how many ranges of memory it must not touch. The ranges are those of
+; the parameters that the step writes, then of those that it only reads, then of the arrays of the call, noted here.
 define ptr @graphc_enter(ptr %self, ptr %args, i64 %given) {
 entry:
   %table_at = getelementptr i8, ptr %self, i64 16
