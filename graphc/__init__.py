@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from graphc import optim as optim
     from graphc import train as train
     from graphc.autodiff import grad as grad
+    from graphc.autodiff import hvp as hvp
+    from graphc.autodiff import jvp as jvp
     from graphc.autodiff import vjp as vjp
     from graphc.compile import Function as Function
     from graphc.compile import function as function
@@ -33,6 +35,8 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "config": "graphc.settings",
     "function": "graphc.compile",
     "grad": "graphc.autodiff",
+    "hvp": "graphc.autodiff",
+    "jvp": "graphc.autodiff",
     "nn": None,
     "optim": None,
     "train": None,

@@ -276,7 +276,7 @@ def test_wrt_must_be_connected_floats() -> None:
     assert zero.type == w.type and not value(zero, {}).any() and some.type == x.type
     assert "unused must be 'error' or 'zero', not 'none'" in failure(loss, x, unused="none", kind=ArgumentError)
     assert "grad: wrt must be a Tensor, not str" in failure(loss, ["x"], kind=ArgumentError)
-    assert "wrt must be a tensor, a sequence or a dict of tensors, not int" in failure(loss, 3, kind=ArgumentError)
+    assert "wrt must be a tensor or a nest of tensors, not int" in failure(loss, 3, kind=ArgumentError)
 
 
 @pytest.fixture
