@@ -209,6 +209,9 @@ def floordiv(a: Size, b: Size) -> Size:
         return a
     if a == b:
         return 1  # a size of 0 never divides: the shape rules test for emptiness first
+    inner = _quotient(a)
+    if inner is not None:
+        return floordiv(inner[0], inner[1] * b)  # (x // y) // b
     divided = [_divide_term(t, b) for t in terms_of(a)]
     whole = Dim.from_terms(_summed(t for t in divided if t is not None))
     rest = Dim.from_terms(_summed(t for t, d in zip(terms_of(a), divided, strict=True) if d is None))
@@ -217,6 +220,16 @@ def floordiv(a: Size, b: Size) -> Size:
     if isinstance(rest, int) and isinstance(b, int) and 0 <= rest < b:
         return whole
     return whole + Dim((((Call("floordiv", (rest, b)),), 1),))
+
+
+def _quotient(a: Size) -> tuple[Size, Size] | None:
+    """(x, y) if `a` is x // y."""
+    terms = terms_of(a)
+    if len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1:
+        (atom,) = terms[0][0]
+        if isinstance(atom, Call) and atom.fn == "floordiv":
+            return atom.args
+    return None
 
 
 def _summed(terms: Iterable[tuple[Monomial, int]]) -> dict[Monomial, int]:

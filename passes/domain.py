@@ -320,7 +320,7 @@ class _Classifier:
         operand = node.inputs[0]
         found, shape = self.classes[operand], node.types[0].shape
         if found == SCALAR:
-            if node.op.name == "slice":
+            if node.op.name == "slice" and not one_element(shape):
                 raise _no_shape(self.graph, "a slice of a scalar")
             result = SCALAR if one_element(shape) else class_of_shape(shape, self.rows)
             if result is None:

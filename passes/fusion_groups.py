@@ -140,7 +140,7 @@ class Groups:
         domain = joint(a.domain, b.domain) if a is not b else None
         if domain is None or len(a.members) + len(b.members) > MOST_NODES or self._cycle(a, b):
             return False
-        if domain.kind == "contraction" and any(n.types[0].shape != domain.full for n in (*a.members, *b.members)):
+        if domain.kind == "contraction" and not all(_in_epilogue(n, domain) for n in (*a.members, *b.members)):
             return False  # an epilogue sees the tile and nothing else: no scalars of its own
         operands = (a.operands | b.operands) - set(a.members) - set(b.members)
         if len(operands) > MOST_OPERANDS:
@@ -226,6 +226,8 @@ class Groups:
         while stack:
             edge = stack.pop()
             user = edge.user
+            if is_reduction(user):
+                return None  # a total of what needs another total of its own kernel
             if user in self.late or user in late:
                 continue
             scalar = one_element(user.types[0].shape) and isinstance(user.op.lowering, (Elementwise, Movement))
@@ -278,6 +280,11 @@ class Groups:
                 if above & ~consumer.ancestors:
                     consumer.ancestors |= above
                     stack.append(consumer)
+
+
+def _in_epilogue(node: Node, domain: Domain) -> bool:
+    """Whether a contraction kernel can hold the node."""
+    return isinstance(node.op.lowering, (Contraction, Elementwise)) and node.types[0].shape == domain.full
 
 
 def is_reduction(node: Node) -> bool:

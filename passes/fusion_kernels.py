@@ -16,7 +16,7 @@ from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Origin, Value, inherit_origin, make_node, origin_of
 from graphc.ops.lowering import Contraction
 from graphc.ops.registry import OPS
-from graphc.passes.domain import SOURCES, is_total
+from graphc.passes.domain import SOURCES, is_indexed, is_total
 from graphc.passes.fusion_groups import Group, Groups, is_reduction
 from graphc.passes.fusion_roles import Roles
 
@@ -126,8 +126,8 @@ class _Inner:
             return node not in self.roles.indexed
         if node not in self.roles.is_member:
             return False
-        if self.groups.of.get(node) is self.group:
-            return False
+        if self.groups.of.get(node) is self.group or node in self.roles.indexed:
+            return False  # positions and sizes are made anew, stored or not: what follows from them is a view
         # A stored scalar that only a repeated one reads is repeated too: this kernel need not wait for its host.
         return node not in self.roles.scalars or (node in self.hosted and node in self.read)
 
@@ -136,11 +136,11 @@ class _Inner:
         self.inner[value] = self.operands[value] = Value(placeholder)
 
     def _in_memory(self, matmul: Node) -> None:
-        """A matmul reads memory only, so a constant of one element is an operand for once."""
+        """A matmul reads memory only, so a constant of one element or an iota is an operand for once."""
         for operand in matmul.inputs:
-            while operand.node.op.name in ("transpose", "reshape"):
+            while operand.node.op.name in ("transpose", "reshape") and operand.node not in self.roles.is_member:
                 operand = operand.node.inputs[0]
-            if operand.node.op.name == "constant" and operand not in self.inner:
+            if is_indexed(operand.node) and operand not in self.inner:
                 self._operand(operand)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from graphc.graph import Graph, Node, Value
-from graphc.ops.lowering import Contraction, Elementwise, Movement, Reduction
+from graphc.ops.lowering import Contraction, Elementwise, Gather, Movement, Reduction, ScatterAdd
 from graphc.passes.domain import SOURCES, is_indexed, one_element
 
 MOST_INLINE = 12  # inline nodes on a path: a longer one is stored, or every reader would repeat it
@@ -121,6 +121,8 @@ class Roles:
         for node in self.members:
             if not one_element(node.types[0].shape) or not isinstance(node.op.lowering, (Elementwise, Movement)):
                 continue
+            if any(_needs_memory(edge) for edge in self.readers[node]):
+                continue
             if all(edge.root.node in found or edge.root.node not in self.is_member for edge in self.edges[node]):
                 found.add(node)
         return found
@@ -144,3 +146,9 @@ class Roles:
                 if user in found or isinstance(user.op.lowering, Reduction):
                     found.add(node)
         return found
+
+
+def _needs_memory(edge: Edge) -> bool:
+    """Whether an edge never reads what its own kernel repeats: a gather picks from memory or rows, scatter reads views."""
+    kind = edge.user.op.lowering
+    return isinstance(kind, ScatterAdd) or (isinstance(kind, Gather) and edge.position == 0)

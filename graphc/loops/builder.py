@@ -122,14 +122,21 @@ class Builder:
         self.emit(Let(var, register))
         return Scalar(var, self.depth)
 
-    def load(self, buffer: str, dtype: DType, address: Size, mask: Scalar | None) -> Scalar:
-        """BUFFER[address]; a vector if `address` moves with the lanes, consecutive if by one element a lane."""
+    def load(
+        self, buffer: str, dtype: DType, address: Size, mask: Scalar | None, guard: Scalar | None = None
+    ) -> Scalar:
+        """BUFFER[address]; a vector if `address` moves with the lanes, consecutive if by one element a lane.
+
+        mask: of the lanes. guard: a scalar condition for reading at all; what is not read is 0.
+        """
         vector, base = self.lane_form(address)
         index = self.index(base)
         if not vector and index.lanes == 1:
-            guard = mask if mask is not None and mask.lanes == 1 else None
             depth = max(index.depth, guard.depth if guard else 0)
             return self.let(Load(buffer, index.expr, VType(dtype), guard.expr if guard else None), depth, "x")
+        if guard is not None:
+            wide = self.widened(guard, self.lane_count)
+            mask = wide if mask is None else self.and_(mask, wide)
         depth = max(index.depth, mask.depth if mask else 0)
         expr = Load(buffer, index.expr, VType(dtype, self.lane_count), mask.expr if mask else None)
         return self.let(expr, depth, "x")
@@ -352,12 +359,16 @@ class Ranges:
         self.extents = extents
 
     def div(self, a: Size, b: Size) -> Size:
+        if b == 0:
+            return 0  # an index into nothing: it is never read
         whole, rest = split_multiple(a, b)
         if self._below(rest, b):
             return whole
         return whole + (rest // b)
 
     def mod(self, a: Size, b: Size) -> Size:
+        if b == 0:
+            return 0
         _, rest = split_multiple(a, b)
         return rest if self._below(rest, b) else rest - b * (rest // b)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
-from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
+from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.ir import Fail
 from graphc.ops.lowering import Elementwise, Gather, IndexValue, Movement
 from graphc.types import Dim, Size, int64, substitute
@@ -23,12 +23,16 @@ Index = tuple[Size, ...]
 
 @dataclass(eq=False)
 class Point:
-    """What axis symbols stand for, the mask of the lanes (None: all), and the results bound at this point."""
+    """What axis symbols stand for, the mask of the lanes (None: all), and the results bound at this point.
+
+    guard: a condition of all lanes, without which nothing may be read (the check of an index that they share).
+    """
 
     axes: dict[str, Size]
     mask: Scalar | None = None
     bound: dict[Value, Scalar] = field(default_factory=dict)
     parent: Point | None = None
+    guard: Scalar | None = None
 
     def lookup(self, value: Value) -> Scalar | None:
         point: Point | None = self
@@ -110,7 +114,7 @@ class Evaluator:
             return self._gather(node, index, operands[0], point)
         if value in self.buffers:
             address = self.placed(linear_address(index, value.type.shape), point)
-            return h.load(self.buffers[value], value.type.dtype, address, point.mask)
+            return h.load(self.buffers[value], value.type.dtype, address, point.mask, point.guard)
         if node.op.name == "constant":
             return h.constant(node.attrs["data"].array.reshape(-1)[0].item(), value.type.dtype)
         if node.op.name == "dim_value":
@@ -129,16 +133,12 @@ class Evaluator:
         safe = h.select(inside, h.cast(chosen, int64), h.constant(0, int64))
         symbol = h.fresh("pick")
         h.symbols[symbol] = safe
-        inner = Point({**point.axes, symbol: Dim.symbol(symbol)}, inside if inside.lanes > 1 else None, {}, point)
-        spot = (*index[:axis], Dim.symbol(symbol), *index[axis + 1 :])
-        if inside.lanes == 1:
-            return self._guarded(source, spot, inner, inside)
-        return self.at(source, spot, inner)
-
-    def _guarded(self, source: Value, spot: Index, point: Point, inside: Scalar) -> Scalar:
-        """A scalar pick: a one-lane mask, since an empty axis has no element 0 to read instead."""
-        point.mask = inside
-        return self.at(source, spot, point)
+        inner = Point({**point.axes, symbol: Dim.symbol(symbol)}, point.mask, {}, point, point.guard)
+        if inside.lanes > 1:
+            inner.mask = inside
+        else:  # an empty axis has no element 0 to read instead
+            inner.guard = inside if point.guard is None else h.and_(point.guard, inside)
+        return self.at(source, (*index[:axis], Dim.symbol(symbol), *index[axis + 1 :]), inner)
 
     def checked(self, node: Node, chosen: Scalar, limit: Scalar, flat: Size, point: Point) -> Scalar:
         """0 <= chosen < limit, lane by lane; reports the first lane where it is not."""
@@ -146,9 +146,12 @@ class Evaluator:
         wide = h.cast(chosen, int64)
         inside = h.and_(h.ge(wide, h.constant(0, int64)), h.lt(wide, limit))
         number = self.checks.number(node)
-        address = h.index(self.placed(flat, point))
+        place = self.placed(flat, point)
+        address = h.index(place)
         if inside.lanes == 1:
-            h.emit(Fail(h.not_(inside).expr, number, address.expr), inside.depth)
+            # one index for all lanes: the first of them, which is never masked off, reports it
+            address = h.fold_lanes("min", h.index(substitute(place, {LANE: 0})))
+            h.emit(Fail(h.not_(inside).expr, number, address.expr), max(inside.depth, address.depth))
             return inside
         bad = h.not_(inside)
         if point.mask is not None:
