@@ -94,14 +94,15 @@ def measure(row: Row, threads: int, rounds: int, copy: tuple[Array, Array]) -> M
         seconds = time.perf_counter() - start
         calls[name] = 1 if name == "copy" else min(100, max(1, int(2e-3 / seconds)))
     found = Measured(row, threads, {name: [] for name in runs})
+    clock = time.thread_time if threads == 1 else time.perf_counter  # other processes disturb the first less
     names = list(runs)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             run = runs[name]
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[name]):
                 run()
-            found.times[name].append((time.perf_counter() - start) / calls[name])
+            found.times[name].append((clock() - start) / calls[name])
     return found
 
 

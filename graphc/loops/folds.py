@@ -1,8 +1,9 @@
 """Accumulators: registers that a reduction's values are folded into, in a tree that never depends on threads.
 
 A `Fold` has `ways` registers of `width` lanes; the values of one step go to the registers in turn. `lanes` joins the
-registers, `result` also the lanes. Masked-off lanes count as the neutral element. A sum of many float32 runs in
-float64 (`wide`): the conversion hides behind memory, and the result is better than a pairwise sum.
+registers, `result` also the lanes. Masked-off lanes count as the neutral element. A sum of many float32 (`wide`) adds
+the values of one step to each other first, and that to one register in float64: better than a pairwise sum, and not
+slower than memory.
 """
 
 from __future__ import annotations
@@ -21,23 +22,34 @@ from graphc.types import DType, float32, float64, int64
 class Fold:
     """The accumulators of a `Reduction`."""
 
-    def __init__(self, h: Builder, lowering: Reduction, dtype: DType, width: int, ways: int) -> None:
+    def __init__(
+        self, h: Builder, lowering: Reduction, dtype: DType, width: int, ways: int, terms_dtype: DType | None = None
+    ) -> None:
         self.lowering, self.dtype, self.width = lowering, dtype, width  # dtype: of the registers
+        self.terms_dtype = terms_dtype or dtype
         self.neutral = lowering.init(dtype)
         start = Scalar(Const(self.neutral, VType(dtype, width)), 0)
         self.registers = [h.register(start) for _ in range(ways)]
 
     def add(self, h: Builder, values: Sequence[Scalar], masks: Sequence[Scalar | None]) -> None:
-        for n, (value, mask) in enumerate(zip(values, masks, strict=True)):
+        terms = [self._term(h, value, mask) for value, mask in zip(values, masks, strict=True)]
+        if self.terms_dtype != self.dtype:
+            terms = [h.cast(self._joined(h, terms), self.dtype)]
+        for n, x in enumerate(terms):
             register = self.registers[n % len(self.registers)]
-            x = h.widened(h.cast(value, self.dtype), self.width)
-            if mask is not None and self.width > 1:
-                x = h.select(mask, x, h.constant(self.neutral, self.dtype))
             h.assign(register, self.lowering.combine(h, h.read(register), x))
+
+    def _term(self, h: Builder, value: Scalar, mask: Scalar | None) -> Scalar:
+        x = h.widened(h.cast(value, self.terms_dtype), self.width)
+        if mask is not None and self.width > 1:
+            x = h.select(mask, x, h.constant(self.neutral, self.terms_dtype))
+        return x
 
     def lanes(self, h: Builder) -> Scalar:
         """All registers joined into one, pairwise."""
-        values = [h.read(register) for register in self.registers]
+        return self._joined(h, [h.read(register) for register in self.registers])
+
+    def _joined(self, h: Builder, values: list[Scalar]) -> Scalar:
         while len(values) > 1:
             half = (len(values) + 1) // 2
             joined: list[Any] = [self.lowering.combine(h, a, b) for a, b in zip(values, values[half:], strict=False)]
@@ -94,7 +106,16 @@ def fold_for(h: Builder, node: Node, width: int, ways: int, wide: bool = False) 
     lowering = node.op.lowering
     if isinstance(lowering, ArgReduction):
         return ArgFold(h, lowering, node.inputs[0].type.dtype, width)
-    return Fold(h, lowering, wide_dtype(node) if wide else node.types[0].dtype, width, ways)
+    dtype, wider = node.types[0].dtype, wide_dtype(node)
+    if wide and wider != dtype:
+        return Fold(h, lowering, wider, width, 1, dtype)
+    return Fold(h, lowering, dtype, width, ways)
+
+
+def partials_fold(h: Builder, node: Node, width: int) -> Fold:
+    """Accumulators for the partial results of chunks, which have `wide_dtype(node)` already."""
+    assert isinstance(node.op.lowering, Reduction)
+    return Fold(h, node.op.lowering, wide_dtype(node), width, 1)
 
 
 def wide_dtype(node: Node) -> DType:

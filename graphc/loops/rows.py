@@ -15,7 +15,7 @@ computed again. How many elements a chunk has follows from the sizes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.errors import InternalError
@@ -23,16 +23,18 @@ from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
-from graphc.loops.folds import ArgFold, Fold, fold_for, wide_dtype
-from graphc.loops.ir import BufferParam, LoopKernel, Stmt
+from graphc.loops.folds import ArgFold, Fold, fold_for, partials_fold, wide_dtype
+from graphc.loops.ir import BufferParam, Load, LoopKernel, Scratch, Stmt, VType
+from graphc.loops.keep import LoopPlan, plan_loops
+from graphc.loops.lanes import Body, below, child, lane_loop, named
 from graphc.ops.lowering import ArgReduction, Reduction
 from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum, product, symbols
+from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product, symbols
 
 GRAIN = 16 * 1024  # simple vector instructions (about 5 us) that make a chunk worth handing over
 UNROLL = 4  # vectors in flight: enough to hide the latency of an addition
-LONG = 4096  # terms from which on a row's float32 sum runs in float64
+LONG = 64  # terms a lane from which on a float32 sum runs in float64
 STRAIGHT = 4  # rows of at most this many vectors are straight-line code
 
 
@@ -69,7 +71,12 @@ class RowsLowering:
         self.checks = checks
         self.totals = {node: f"b{len(graph.inputs) + len(graph.outputs) + n}" for n, node in enumerate(shape.totals)}
         self.stages = self._stages()
-        self.cheap = not any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
+        self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
+        self.full_results = [v for v in dict.fromkeys(graph.outputs) if self.reduced and self._class(v) == "full"]
+        loops = [[node.inputs[0] for node in stage] for stage in self.stages] + [self.full_results]
+        plans = plan_loops(loops, lambda v: self.shape.classes[v] == "full", self._row_bytes(8) <= target.l2_bytes // 8)
+        *self.stage_plans, self.last_plan = plans
+        self.scratch = {v: self.h.fresh("kept") for plan in plans for v in plan.stores}
 
     # the parts of a kernel, outermost first
 
@@ -93,6 +100,8 @@ class RowsLowering:
         """Emits the loops over the kept axes; gives the number of chunks."""
         start: dict[str, Size] = {_symbol(i): 0 for i, size in enumerate(self.shape.full) if size == 1}
         top = Point(start)
+        for value, name in self.scratch.items():
+            self.h.emit(Scratch(name, value.type.dtype, self._row_bytes(1)))
         totals = self._open_totals()
         chunk = Dim.symbol("chunk")
         if self.outer:
@@ -102,17 +111,16 @@ class RowsLowering:
             with self.h.loop("i", first, last) as row:
                 point = self._row_point(top, row, rows)
                 if self.lane_kept:
-                    self._lane_loop(
-                        0, self.shape.full[self.axes[-1]], self.unroll, point, lambda ps: self._row(ps, totals)
-                    )
+                    extent = self.shape.full[self.axes[-1]]
+                    self._lane_loop(0, extent, self._unroll(self.heavy), point, lambda ps: self._row(ps, totals))
                 else:
                     self._row([point], totals)
             chunks = ceildiv(rows, share)
         elif self.lane_kept:
-            extent, block = self.shape.full[self.axes[-1]], self.h.lane_count * self.unroll
-            share = self._share(self._vectors(self.reduced) * self.unroll) * block
+            extent, unroll = self.shape.full[self.axes[-1]], self._unroll(self.heavy)
+            share = self._share(self._vectors(self.reduced) * unroll) * self.h.lane_count * unroll
             first, last = self._range(chunk, share, extent)
-            self._lane_loop(first, last, self.unroll, top, lambda ps: self._row(ps, totals))
+            self._lane_loop(first, last, unroll, top, lambda ps: self._row(ps, totals))
             chunks = ceildiv(extent, share)
         else:
             self._row([top], totals)
@@ -133,21 +141,13 @@ class RowsLowering:
         work = vectors * element_cost(self.graph)
         return ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
 
-    @property
-    def unroll(self) -> int:
-        return UNROLL if self.cheap else 1
+    def _unroll(self, heavy: bool) -> int:
+        """How many vectors a loop computes at a time; the loops over one row decide by what each of them computes."""
+        return 1 if heavy else UNROLL
 
     def _range(self, chunk: Size, share: Size, stop: Size) -> tuple[Size, Size]:
-        first = self._named("first", chunk * share)
-        return first, self._named("last", minimum(first + share, stop))
-
-    def _named(self, stem: str, size: Size) -> Size:
-        """A symbol for the value of `size`, so that what is built on it stays short."""
-        if isinstance(size, int):
-            return size
-        name = self.h.fresh(stem)
-        self.h.symbols[name] = self.h.index(size)
-        return Dim.symbol(name)
+        first = named(self.h, "first", chunk * share)
+        return first, named(self.h, "last", minimum(first + share, stop))
 
     def _row_point(self, top: Point, row: Dim, rows: Size) -> Point:
         """The kept indices of row number `row`, of all kept axes but the lanes' flattened into one loop."""
@@ -162,8 +162,8 @@ class RowsLowering:
     def _row(self, points: list[Point], totals: dict[Node, Fold]) -> None:
         """Everything at one kept index (or at the few vectors of them in `points`)."""
         straight = self._straight_points(points)
-        for stage in self.stages:
-            self._reduce(stage, points, straight)
+        for stage, plan in zip(self.stages, self.stage_plans, strict=True):
+            self._reduce(stage, plan, points, straight)
         here = [
             v for v in self.graph.outputs if self._class(v) == "row" or (not self.reduced and self._class(v) == "full")
         ]
@@ -174,11 +174,12 @@ class RowsLowering:
             values = [self.evaluator.at(operand, self.index_of(operand), p) for p in points]
             fold.add(self.h, values, [p.mask for p in points])
         self._store_all([(v, p) for p in points for v in dict.fromkeys(here)])
-        full = [v for v in dict.fromkeys(self.graph.outputs) if self.reduced and self._class(v) == "full"]
+        full = self.full_results
         if full and straight is not None:
             self._store_all([(v, p) for p in straight for v in full])
         elif full:
-            self._over_reduced(points, lambda inner: self._store_all([(v, p) for p in inner for v in full]))
+            store = lambda inner: self._store_all([(v, p) for p in inner for v in full])  # noqa: E731
+            self._over_reduced(points, self.last_plan, store)
 
     def _store_all(self, wanted: Sequence[tuple[Value, Point]]) -> None:
         """Evaluate everything, then store: an update in place reads all of its old values first."""
@@ -191,25 +192,15 @@ class RowsLowering:
 
     # loops over lanes and over the reduced axes
 
-    def _lane_loop(
-        self, start: Size, stop: Size, unroll: int, point: Point, body: Callable[[list[Point]], None]
-    ) -> None:
-        """`body` over vectors of the lane axis from start to stop: whole ones `unroll` at a time, then masked ones."""
-        lanes, symbol = self.h.lane_count, _symbol(self.axes[-1])
-        block = lanes * unroll
-        masked_only = not self.cheap and self.target.masked_memory
-        whole = start if masked_only else self._named("whole", start + (stop - start) // block * block)
-        if whole != start:
-            with self.h.loop("j", start, whole, block) as j:
-                body([_child(point, symbol, j + (Dim.symbol(LANE) + n * lanes)) for n in range(unroll)])
-        if whole == 0 and isinstance(stop, int) and stop <= lanes:
-            mask = self.h.lt(self.h.symbols[LANE], self.h.constant(stop, int64)) if stop < lanes else None
-            body([_child(point, symbol, Dim.symbol(LANE), mask)])
-        elif whole != stop:
-            with self.h.loop("j", whole, stop, lanes) as j:
-                left = self.h.index(stop - j)
-                mask = self.h.lt(self.h.symbols[LANE], left)
-                body([_child(point, symbol, j + Dim.symbol(LANE), mask)])
+    def _lane_loop(self, start: Size, stop: Size, unroll: int, point: Point, body: Body) -> None:
+        lane_loop(self.h, self.target, start, stop, unroll, point, _symbol(self.axes[-1]), body)
+
+    def _row_bytes(self, itemsize: int) -> int:
+        """The bytes of a row of whole vectors whose elements have `itemsize`; 2**62 where it has no known size."""
+        extent = self.shape.full[self.axes[-1]] if self.axes else 1
+        if self.lane_kept or len(self.reduced) != 1 or not isinstance(extent, int):
+            return 2**62
+        return -(-extent // self.h.lane_count) * self.h.lane_count * itemsize
 
     def _straight_points(self, points: list[Point]) -> list[Point] | None:
         """The vectors of a short static row, as points of their own; None where the row needs a loop."""
@@ -221,22 +212,35 @@ class RowsLowering:
         symbol = _symbol(self.axes[-1])
         made = []
         for first in range(0, extent, lanes):
-            left = self.h.constant(extent - first, int64)
-            mask = self.h.lt(self.h.symbols[LANE], left) if extent - first < lanes else None
-            made.append(_child(points[0], symbol, Dim.symbol(LANE) + first, mask))
+            mask = below(self.h, extent - first) if extent - first < lanes else None
+            made.append(child(points[0], symbol, Dim.symbol(LANE) + first, mask))
         return made
 
-    def _over_reduced(self, points: list[Point], body: Callable[[list[Point]], None]) -> None:
+    def _over_reduced(self, points: list[Point], plan: LoopPlan, body: Body) -> None:
         """Loops over the reduced axes around `body`; the last one moves by lanes if the lane axis is reduced."""
+
+        def kept(inner: list[Point]) -> None:
+            """`body` with the values of earlier loops at hand, and those for later ones put away."""
+            symbol = _symbol(self.axes[-1])
+            for p in inner:
+                for v in plan.reads:
+                    _, base = self.h.lane_form(p.axes[symbol])
+                    load = Load(self.scratch[v], self.h.index(base).expr, VType(v.type.dtype, self.h.lane_count))
+                    p.bound[v] = self.h.let(load, self.h.depth, "x")  # here, not outside of the loops that store
+            body(inner)
+            for v in plan.stores:
+                values = [self.evaluator.at(v, self.index_of(v), p) for p in inner]
+                for p, value in zip(inner, values, strict=True):
+                    self.h.store(self.scratch[v], p.axes[symbol], value, None)
 
         def nest(axes: list[int], points: list[Point]) -> None:
             if not axes:
-                body(points)
+                kept(points)
             elif len(axes) == 1 and not self.lane_kept:
-                self._lane_loop(0, self.shape.full[axes[0]], self.unroll, points[0], body)
+                self._lane_loop(0, self.shape.full[axes[0]], self._unroll(plan.heavy), points[0], kept)
             else:
                 with self.h.loop("r", 0, self.shape.full[axes[0]]) as r:
-                    nest(axes[1:], [_child(p, _symbol(axes[0]), r, p.mask) for p in points])
+                    nest(axes[1:], [child(p, _symbol(axes[0]), r, p.mask) for p in points])
 
         nest(self.reduced, points)
 
@@ -255,14 +259,17 @@ class RowsLowering:
                 level[node] += 1
         return stages
 
-    def _reduce(self, nodes: list[Node], points: list[Point], straight: list[Point] | None) -> None:
+    def _reduce(self, nodes: list[Node], plan: LoopPlan, points: list[Point], straight: list[Point] | None) -> None:
         """All reductions of a stage in one nest of loops; binds their results to the points."""
         groups = [[p] for p in points] if self.lane_kept or not self.reduced else [points]
-        ways = 1 if self.lane_kept or straight is not None else self.unroll
+        ways = 1 if self.lane_kept or straight is not None else self._unroll(plan.heavy)
         vector = bool(self.reduced) or self.lane_kept
         width = self.h.lane_count if vector else 1
+        wide = self._is_long(width * ways)
         folds = {
-            (n, g): fold_for(self.h, node, width, ways) for n, node in enumerate(nodes) for g in range(len(groups))
+            (n, g): fold_for(self.h, node, width, ways, wide)
+            for n, node in enumerate(nodes)
+            for g in range(len(groups))
         }
 
         def step(inner: list[Point]) -> None:
@@ -279,20 +286,20 @@ class RowsLowering:
         if straight is not None:
             step(straight)
         else:
-            self._over_reduced(points, step)
+            self._over_reduced(points, plan, step)
         for (n, g), fold in folds.items():
             for p in groups[g]:
                 result = fold.lanes(self.h) if self.lane_kept else fold.result(self.h)
                 p.bound[Value(nodes[n], 0)] = self.h.cast(result, nodes[n].types[0].dtype)
 
-    def _short_rows(self) -> bool:
-        """Whether so few terms go into each lane that float32 sums them as well as a pairwise sum would."""
+    def _is_long(self, share: int) -> bool:
+        """Whether so many terms may go into each lane (of `share`) that float32 adds them worse than a pairwise sum."""
         length = product(self.shape.full[i] for i in self.reduced)
-        return isinstance(length, int) and length <= LONG
+        return not isinstance(length, int) or length > LONG * (1 if self.lane_kept else share)
 
     def _open_totals(self) -> dict[Node, Fold]:
         width = self.h.lane_count if self.lane_kept else 1
-        ways = self.unroll if self.lane_kept else 1
+        ways = self._unroll(self.heavy) if self.lane_kept else 1
         return {node: fold_for(self.h, node, width, ways, wide=True) for node in self.totals}
 
     def _needs_finish(self) -> bool:
@@ -305,7 +312,7 @@ class RowsLowering:
         body, self.h.levels = self.h.levels, [type(self.h.levels[0])()]
         bound: dict[Value, Scalar] = {}
         for node, buffer in self.totals.items():
-            fold = fold_for(self.h, node, 1, 1, wide=True)
+            fold = partials_fold(self.h, node, 1)
             with self.h.loop("c", 0, chunks) as c:
                 fold.add(self.h, [self.h.load(buffer, fold.dtype, c, None)], [None])
             bound[Value(node, 0)] = self.h.cast(fold.result(self.h), node.types[0].dtype)
@@ -345,7 +352,3 @@ class RowsLowering:
 
 def _symbol(axis: int) -> str:
     return f"f{axis}"
-
-
-def _child(point: Point, symbol: str, place: Size, mask: Scalar | None = None) -> Point:
-    return Point({**point.axes, symbol: place}, mask, {}, point)
