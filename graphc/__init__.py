@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from graphc.autodiff import vjp as vjp
     from graphc.compile import Function as Function
     from graphc.compile import function as function
+    from graphc.jacobians import hessian as hessian
+    from graphc.jacobians import jacfwd as jacfwd
+    from graphc.jacobians import jacrev as jacrev
     from graphc.settings import config as config
 
 _LAZY = {  # public name -> where it is; None: a package of that name
@@ -35,7 +38,10 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "config": "graphc.settings",
     "function": "graphc.compile",
     "grad": "graphc.autodiff",
+    "hessian": "graphc.jacobians",
     "hvp": "graphc.autodiff",
+    "jacfwd": "graphc.jacobians",
+    "jacrev": "graphc.jacobians",
     "jvp": "graphc.autodiff",
     "nn": None,
     "optim": None,
