@@ -19,6 +19,7 @@ from graphc.errors import ArgumentError, GraphcError, InternalError, SourceLine
 from graphc.freeze import Frozen, freeze, unpack
 from graphc.graph import Graph, origin_of
 from graphc.observe import Observer, reproducer
+from graphc.picture import digraph
 from graphc.runtime.executable import Executable
 from graphc.target import Target
 from graphc.text import canonical_text, constants_of, to_text
@@ -131,6 +132,12 @@ class Function:
     def ir(self, level: str) -> str:
         """The text of one level: graph, optimized, program, loops, llvm or asm."""
         return self._levels.text(level)
+
+    def digraph(self, level: str = "optimized") -> Any:
+        """The level "graph" or "optimized" as a networkx DiGraph (see `graphc.picture`)."""
+        if level not in ("graph", "optimized"):
+            raise ArgumentError(f"no digraph of level {level!r}", hint="the levels are graph and optimized")
+        return digraph(self._levels.graph if level == "graph" else self._levels.optimized)
 
     def __repr__(self) -> str:
         graph, program = self._levels.graph, self.program

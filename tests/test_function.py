@@ -162,3 +162,19 @@ def test_a_number_of_threads_is_checked(threads: object) -> None:
     x = graphc.placeholder("x", (3,))
     with pytest.raises(SettingError, match="threads=.*: valid values are integers from 1"):
         graphc.function([x], x, threads=threads)  # type: ignore[arg-type]
+
+
+def test_a_digraph_has_the_kernels_and_what_flows_between_them() -> None:
+    import networkx
+    x, w = graphc.placeholder("x", ("n", 3)), graphc.parameter("w", f32(3, 2))
+    step = graphc.function([x], (x @ w).sum(), updates={w: w * 0.5})
+    kernels = step.digraph()
+    names = {data["label"] for _, data in kernels.nodes(data=True) if data["op"] == "kernel"}
+    assert networkx.is_directed_acyclic_graph(kernels) and "matmul" in names
+    graph = step.digraph("graph")
+    by_op = {data["op"]: number for number, data in graph.nodes(data=True)}
+    assert networkx.has_path(graph, by_op["matmul"], by_op["sum"]) and graph.nodes[by_op["sum"]]["output"] == 0
+    assert HERE in graph.nodes[by_op["matmul"]]["line"]
+    assert "f32[n,2]" in "".join(networkx.generate_graphml(graph))
+    with pytest.raises(ArgumentError, match="no digraph of level 'asm'"):
+        step.digraph("asm")

@@ -22,7 +22,8 @@ LAYERS = [
     {"graph"},
     {"nest", "state", "declared", "build"},
     {"ops"},
-    {"interpret", "verify", "text", "text_reader", "stabilize", "autodiff_walk", "autodiff", "batching", "jacobians"},
+    {"interpret", "verify", "text", "text_reader", "picture", "stabilize"}
+    | {"autodiff_walk", "autodiff", "batching", "jacobians"},
     {"passes"},
     {"loops"},
     {"llvm"},
