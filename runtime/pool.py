@@ -1,11 +1,13 @@
 """The native thread pool: LLVM IR for forking and joining one job, and the Python side that starts and ends threads.
 
-One 64-bit word, `generation << 32 | chunks left`, is claimed by compare-and-swap: a claim can only succeed while its
-job is unfinished, so a late worker never enters a job that is over or not yet published. The caller works too and
-waits only for claimed chunks, so a job always ends, with or without workers. Workers spin briefly after their last
-job, then sleep on a futex over the generation; whoever publishes a job wakes them if some sleep. A second Python
-thread that finds the pool busy runs its job alone. Worker threads are plain pthreads that never touch Python, so
-neither the GIL nor the interpreter's exit concerns them; a forked child starts its own.
+Chunks are claimed by compare-and-swap from one 64-bit word, `generation << 32 | end << 16 | begin`: a claim can only
+succeed while its job is unfinished, so a late worker never enters a job that is over or not yet published. Half of the
+threads claim from the front, half from the back: a thread then meets the memory that it touched in the region (and the
+call) before, which is still in its core's cache. The caller works too and waits only for claimed chunks, so a job
+always ends, with or without workers. Workers spin briefly after their last job, then sleep on a futex over the
+generation; whoever publishes a job wakes them if some sleep. A second Python thread that finds the pool busy runs its
+job alone. Worker threads are plain pthreads that never touch Python, so neither the GIL nor the interpreter's exit
+concerns them; a forked child starts its own.
 
 Enter at `make_pool` (the driver makes the one pool of the process) and `pool_ir`. Linux only: elsewhere the pool's
 `address` is 0, which the driver reads as one thread. To port it, give another system's ways to sleep and to wake.
@@ -28,6 +30,7 @@ from graphc.runtime.buffers import aligned_bytes
 # Words of the pool (each on cache lines of its own, two lines apart because of the neighbour prefetcher).
 CLAIM, PENDING, SLEEPERS, STOP, BUSY, JOB = 0, 16, 32, 48, 64, 80
 POOL_BYTES = 1024
+MOST_CLAIMS = (1 << 16) - 1  # of one job; of more chunks several are one claim
 SPINS = 2000  # looks at the claim word before a worker sleeps: about 0.1 ms
 SYSTEM_CALLS = {"x86_64": (202, 24), "aarch64": (98, 124)}  # futex, sched_yield
 _PAUSE = {
@@ -51,15 +54,15 @@ def pool_ir() -> str:
     declare_pause, pause = _PAUSE[platform.machine()]
     words = {"claim": CLAIM, "pending": PENDING, "sleepers": SLEEPERS, "stop": STOP, "busy": BUSY, "job": JOB}
     text = _POOL.replace("{pause}", pause).replace("{futex}", str(futex)).replace("{yield}", str(sched_yield))
-    text = text.replace("{spins}", str(SPINS))
+    text = text.replace("{spins}", str(SPINS)).replace("{most}", str(MOST_CLAIMS))
     for name, word in words.items():
         text = text.replace(f"{{{name}}}", str(word))
     return f"declare i64 @syscall(i64, ...)\n{declare_pause}\n{text}"
 
 
 _POOL = """
-; Claims and runs chunks of the job that `word` belongs to until none is left or the word has moved on; returns how
-; many chunks it ran. The job's fields may be read while the next job is being written, but then the claim fails.
+; Makes claims of the job and runs their chunks until none is left; returns how many claims it made. Workers with odd
+; numbers claim from the back. The job's fields may be read while the next job is written, but then the claim fails.
 define internal i64 @graphc_work(ptr %pool, i64 %worker) {
 entry:
   %claim_at = getelementptr i64, ptr %pool, i64 {claim}
@@ -67,28 +70,46 @@ entry:
   %region_at = getelementptr i64, ptr %job, i64 1
   %total_at = getelementptr i64, ptr %job, i64 2
   %threads_at = getelementptr i64, ptr %job, i64 3
+  %group_at = getelementptr i64, ptr %job, i64 4
+  %side = and i64 %worker, 1
+  %behind = icmp ne i64 %side, 0
+  %step = select i1 %behind, i64 -65536, i64 1
   br label %look
 look:
-  %ran = phi i64 [ 0, %entry ], [ %ran, %claim ], [ %ran_more, %run ]
+  %ran = phi i64 [ 0, %entry ], [ %ran, %claim ], [ %ran_more, %ran_all ]
   %word = load atomic i64, ptr %claim_at acquire, align 8
-  %left = and i64 %word, 4294967295
-  %none = icmp eq i64 %left, 0
+  %begin = and i64 %word, 65535
+  %shifted = lshr i64 %word, 16
+  %end = and i64 %shifted, 65535
+  %none = icmp eq i64 %begin, %end
   br i1 %none, label %done, label %read
 read:
   %context = load atomic ptr, ptr %job monotonic, align 8
   %region = load atomic ptr, ptr %region_at monotonic, align 8
   %total = load atomic i64, ptr %total_at monotonic, align 8
   %threads = load atomic i64, ptr %threads_at monotonic, align 8
+  %group = load atomic i64, ptr %group_at monotonic, align 8
   %invited = icmp ult i64 %worker, %threads
   br i1 %invited, label %claim, label %done
 claim:
-  %less = sub i64 %word, 1
+  %less = add i64 %word, %step
   %swap = cmpxchg ptr %claim_at, i64 %word, i64 %less acq_rel acquire, align 8
   %won = extractvalue { i64, i1 } %swap, 1
-  br i1 %won, label %run, label %look
+  br i1 %won, label %won_it, label %look
+won_it:
+  %last = sub i64 %end, 1
+  %mine = select i1 %behind, i64 %last, i64 %begin
+  %first = mul i64 %mine, %group
+  %full = add i64 %first, %group
+  %past = call i64 @llvm.umin.i64(i64 %full, i64 %total)
+  br label %run
 run:
-  %chunk = sub i64 %total, %left
+  %chunk = phi i64 [ %first, %won_it ], [ %chunk_next, %run ]
   call void @graphc_chunk(ptr %context, ptr %region, i64 %chunk, i64 %worker)
+  %chunk_next = add i64 %chunk, 1
+  %others = icmp ult i64 %chunk_next, %past
+  br i1 %others, label %run, label %ran_all
+ran_all:
   %ran_more = add i64 %ran, 1
   br label %look
 done:
@@ -158,6 +179,8 @@ define void @graphc_stop(ptr %pool) {
   ret void
 }
 
+declare i64 @llvm.umin.i64(i64, i64)
+
 ; Runs chunks 0..total of a region on up to `threads` threads. False: the pool is busy, nothing was run.
 define i1 @graphc_fork(ptr %pool, ptr %context, ptr %region, i64 %total, i64 %threads) {
 entry:
@@ -169,6 +192,7 @@ entry:
   %region_at = getelementptr i64, ptr %job, i64 1
   %total_at = getelementptr i64, ptr %job, i64 2
   %threads_at = getelementptr i64, ptr %job, i64 3
+  %group_at = getelementptr i64, ptr %job, i64 4
   %taken = cmpxchg ptr %busy_at, i64 0, i64 1 acq_rel acquire, align 8
   %mine = extractvalue { i64, i1 } %taken, 1
   br i1 %mine, label %publish, label %refuse
@@ -179,12 +203,20 @@ publish:
   store atomic ptr %region, ptr %region_at monotonic, align 8
   store atomic i64 %total, ptr %total_at monotonic, align 8
   store atomic i64 %threads, ptr %threads_at monotonic, align 8
-  store atomic i64 %total, ptr %pending_at monotonic, align 8
+  %spread = add i64 %total, {most}
+  %spread_less = sub i64 %spread, 1
+  %group = udiv i64 %spread_less, {most}
+  %rounded = add i64 %total, %group
+  %rounded_less = sub i64 %rounded, 1
+  %claims = udiv i64 %rounded_less, %group
+  store atomic i64 %group, ptr %group_at monotonic, align 8
+  store atomic i64 %claims, ptr %pending_at monotonic, align 8
   %old = load atomic i64, ptr %claim_at monotonic, align 8
   %generation = lshr i64 %old, 32
   %next = add i64 %generation, 1
   %high = shl i64 %next, 32
-  %word = or i64 %high, %total
+  %range = shl i64 %claims, 16
+  %word = or i64 %high, %range
   %before = atomicrmw xchg ptr %claim_at, i64 %word seq_cst, align 8
   %sleepers = load atomic i64, ptr %sleepers_at seq_cst, align 8
   %some = icmp ne i64 %sleepers, 0

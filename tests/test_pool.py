@@ -19,7 +19,7 @@ from graphc.runtime.executable import Executable
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library, compile_object
 from graphc.runtime.plan import LoadedKernel
-from graphc.runtime.pool import supported
+from graphc.runtime.pool import MOST_CLAIMS, supported
 from graphc.types import Dim, TensorType, float32, int64
 
 needs_threads = pytest.mark.skipif(not supported(), reason="no worker threads on this system")
@@ -57,6 +57,15 @@ def test_every_chunk_of_many_small_jobs_runs_once(threads: int) -> None:
         for _ in range(4):
             assert np.array_equal(run(x)[0], x + 500)
     assert driver().pool.workers >= threads - 1
+
+
+@needs_threads
+@pytest.mark.parametrize("threads", [2, 3])
+def test_more_chunks_than_claims(threads: int) -> None:
+    run = counter(regions=3, threads=threads)
+    for chunks in (MOST_CLAIMS - 1, MOST_CLAIMS, MOST_CLAIMS + 1, 2 * MOST_CLAIMS, 2 * MOST_CLAIMS + 1, 300_000):
+        x = np.arange(chunks, dtype=np.int64)
+        assert np.array_equal(run(x)[0], x + 3)
 
 
 @needs_threads
