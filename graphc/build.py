@@ -7,17 +7,17 @@ operator or a method, add it here and install a function of that name there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from graphc.declared import checked_name, checked_size
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine, user_line
 from graphc.errors import fail as fail
 from graphc.graph import ConstantData, Op, Origin, Value, describe, inheriting, make_node, origin_of
 from graphc.state import ParameterState
-from graphc.types import Dim, DType, Size, TensorType, symbols
+from graphc.types import Dim, DType, Size, TensorType
 
 OPS: dict[str, Op] = {}  # every op by name; filled by graphc.ops.registry.register
 _sugar: dict[str, Callable[..., Any]] = {}
@@ -183,22 +183,34 @@ class Tensor:
         return _call("greater_equal", self, other)
 
     def __and__(self, other: Any) -> Tensor:
-        return _call("logical_and_operator", self, other)
+        return _call("bitwise_and", self, other)
 
     __rand__ = __and__
 
     def __or__(self, other: Any) -> Tensor:
-        return _call("logical_or_operator", self, other)
+        return _call("bitwise_or", self, other)
 
     __ror__ = __or__
 
     def __xor__(self, other: Any) -> Tensor:
-        return _call("logical_xor_operator", self, other)
+        return _call("bitwise_xor", self, other)
 
     __rxor__ = __xor__
 
+    def __lshift__(self, other: Any) -> Tensor:
+        return _call("bitwise_left_shift", self, other)
+
+    def __rlshift__(self, other: Any) -> Tensor:
+        return _call("bitwise_left_shift", other, self)
+
+    def __rshift__(self, other: Any) -> Tensor:
+        return _call("bitwise_right_shift", self, other)
+
+    def __rrshift__(self, other: Any) -> Tensor:
+        return _call("bitwise_right_shift", other, self)
+
     def __invert__(self) -> Tensor:
-        return _call("logical_not_operator", self)
+        return _call("bitwise_invert", self)
 
     def __getitem__(self, key: Any) -> Tensor:
         """Basic indexing by constants: ints, slices with steps, None and Ellipsis."""
@@ -218,6 +230,12 @@ class Tensor:
         """The axes in another order; reversed without arguments."""
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         return _call("transpose", self, order or None)
+
+    def ravel(self) -> Tensor:
+        """The elements in row-major order along one axis."""
+        return _call("ravel", self)
+
+    flatten = ravel
 
     def astype(self, dtype: Any) -> Tensor:
         """The elements cast to `dtype`, as `ndarray.astype`."""
@@ -323,7 +341,8 @@ class Parameter(Tensor):
 def placeholder(name: str, shape: Sequence[int | str | Dim | None] | int | str = (), dtype: Any = "float32") -> Tensor:
     """An input. A string in `shape` is a named size (equal names are equal sizes), None an unnamed one."""
     given = (shape,) if isinstance(shape, (int, str, Dim)) else tuple(shape)
-    type_ = TensorType(as_dtype(dtype), tuple(_size(_name(name), axis, size) for axis, size in enumerate(given)))
+    sizes = tuple(checked_size(checked_name(name), axis, size) for axis, size in enumerate(given))
+    type_ = TensorType(as_dtype(dtype), sizes)
     return cast(Tensor, apply("placeholder", name=name, type=type_))
 
 
@@ -331,7 +350,7 @@ def parameter(name: str, array: Any, default_update: Tensor | None = None) -> Pa
     """Named state with the initial value `array`, which is copied. Its dtype and shape never change."""
     data = as_array(array)
     line = user_line()
-    state = ParameterState(_name(name), data, () if line is None else (line,))
+    state = ParameterState(checked_name(name), data, () if line is None else (line,))
     type_ = TensorType(DType.of(data.dtype), data.shape)
     made = Parameter(apply("parameter", name=name, type=type_, state=state).ref)
     made.default_update = default_update
@@ -363,27 +382,3 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         fail(DTypeError, f"graphc has no dtype {array.dtype}", "use numbers or bools")
     return array.astype((dtype or as_dtype(array.dtype)).numpy, copy=False)
-
-
-def _name(name: str) -> str:
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
-        fail(ArgumentError, f"not a name: {name!r}", "letters, digits, _ and dots, not starting with a digit")
-    return name
-
-
-def _size(name: str, axis: int, size: int | str | Dim | None) -> Size:
-    if size is None:
-        return Dim.symbol(f"{name.replace('.', '_')}_dim{axis}")
-    if isinstance(size, str):
-        if not size.isidentifier():
-            fail(ShapeError, f"placeholder {name}: {size!r} does not name a size", "use an identifier, an int or None")
-        return Dim.symbol(size)
-    if isinstance(size, Dim) and symbols(size):
-        return size
-    try:
-        value = int(cast(Any, size).__index__())
-    except AttributeError:
-        fail(ShapeError, f"placeholder {name}: {size!r} is no size", "use an int, a name or None")
-    if value < 0:
-        fail(ShapeError, f"placeholder {name}: size {value} of axis {axis} is negative")
-    return value

@@ -17,6 +17,7 @@ from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
 from graphc.ops.lowering import (
     ArgReduction,
+    Concat,
     Contraction,
     Elementwise,
     Gather,
@@ -259,6 +260,8 @@ class _Classifier:
             return self._reduction(node)
         if isinstance(kind, Gather):
             return self._gather(node)
+        if isinstance(kind, Concat):
+            return self._concat(node)
         if isinstance(kind, Movement):
             return self._movement(node)
         if not isinstance(kind, Elementwise):
@@ -316,8 +319,16 @@ class _Classifier:
             raise _no_shape(self.graph, "a gather along an axis that is not reduced")
         return found if x in self.views else ROW
 
+    def _concat(self, node: Node) -> str:
+        found = class_of_shape(node.types[0].shape, self.rows)
+        if found is None or any(v not in self.views for v in node.inputs):
+            raise _no_shape(self.graph, f"a concat {node.types[0]} of what is not in memory")
+        return found
+
     def _movement(self, node: Node) -> str:
         operand = node.inputs[0]
+        if node.op.lowering.inside is not None:
+            raise _no_shape(self.graph, f"{node.op.name} of what is not in memory")
         found, shape = self.classes[operand], node.types[0].shape
         if found == SCALAR:
             if node.op.name == "slice" and not one_element(shape):

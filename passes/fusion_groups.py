@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from graphc.graph import Node
-from graphc.ops.lowering import ArgReduction, Contraction, Elementwise, Gather, Movement, Reduction
+from graphc.ops.lowering import ArgReduction, Concat, Contraction, Elementwise, Gather, Movement, Reduction
 from graphc.passes.domain import (
     FULL,
     ROW,
@@ -60,7 +60,7 @@ def domain_of(node: Node, roles: Roles) -> Domain:
         axes = reduced_axes(node)
         trivial = not axes or all(operand[axis] == 1 for axis in axes)
         return Domain("single" if trivial else "rows", operand, axes)
-    if isinstance(kind, (Elementwise, Movement, Gather)):
+    if isinstance(kind, (Elementwise, Movement, Gather, Concat)):
         return Domain("rows", shape, update=node in roles.updates)
     return Domain("single", shape)
 
@@ -180,7 +180,8 @@ class Groups:
             return not steps and not isinstance(edge.user.op.lowering, Contraction)
         rows, root, user = domain.rows, edge.root.node, edge.user
         wanted = self._wanted(edge, rows)
-        if any(step.op.name == "slice" for step in steps) or wanted is None:
+        picks = any(step.op.name == "slice" or step.op.lowering.inside is not None for step in steps)
+        if picks or isinstance(user.op.lowering, Concat) or wanted is None:
             return False
         if self._is_row(root, rows):
             aligned: Alignment | None = alignment(edge.root.type.shape, rows)

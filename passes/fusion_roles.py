@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from graphc.graph import Graph, Node, Value
-from graphc.ops.lowering import Contraction, Elementwise, Gather, Movement, Reduction, ScatterAdd
+from graphc.ops.lowering import Concat, Contraction, Elementwise, Gather, Movement, Reduction, ScatterAdd
 from graphc.passes.domain import SOURCES, is_indexed, one_element
 
 MOST_INLINE = 12  # inline nodes on a path: a longer one is stored, or every reader would repeat it
@@ -149,6 +149,8 @@ class Roles:
 
 
 def _needs_memory(edge: Edge) -> bool:
-    """Whether an edge never reads what its own kernel repeats: a gather picks from memory or rows, scatter reads views."""
+    """Whether an edge never reads what its kernel repeats: a gather picks from memory or rows, others read views."""
     kind = edge.user.op.lowering
-    return isinstance(kind, ScatterAdd) or (isinstance(kind, Gather) and edge.position == 0)
+    if any(getattr(node.op.lowering, "inside", None) is not None for node in (*edge.chain, edge.user)):
+        return True
+    return isinstance(kind, (ScatterAdd, Concat)) or (isinstance(kind, Gather) and edge.position == 0)

@@ -18,17 +18,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each layer may import from itself and from those before it; __init__ and __main__ stand above all.
 LAYERS = [
     {"errors", "settings", "observe", "target"},
-    {"types"},
+    {"sizes", "types"},
     {"graph"},
     {"nest", "state", "declared", "build"},
     {"ops"},
     {"interpret", "verify", "text", "text_reader", "picture", "stabilize"}
-    | {"autodiff_walk", "autodiff", "batching", "jacobians"},
+    | {"autodiff_walk", "autodiff", "batching", "jacobians", "transforms"},
     {"passes"},
     {"loops"},
     {"llvm"},
     {"runtime"},
-    {"freeze", "compile", "transforms"},
+    {"freeze", "compile", "tracing"},
     {"nn", "optim", "train", "cli"},
     {"__init__", "__main__"},
 ]

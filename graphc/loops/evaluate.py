@@ -8,15 +8,15 @@ first lane + lanes. Reductions and contractions are bound to their results by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.ir import Fail
-from graphc.ops.lowering import Elementwise, Gather, IndexValue, Movement
-from graphc.types import Dim, Size, int64, substitute
+from graphc.ops.lowering import Concat, Elementwise, Gather, IndexValue, Movement
+from graphc.types import Dim, Size, int64, substitute, terms_of
 
 Index = tuple[Size, ...]
 
@@ -89,7 +89,7 @@ class Evaluator:
         lowering = node.op.lowering
         if isinstance(lowering, Elementwise):
             return [(v, index) for v in node.inputs]
-        if isinstance(lowering, Movement):
+        if isinstance(lowering, Movement) and lowering.inside is None:
             return [(node.inputs[0], self._source(node, lowering, index))]
         if isinstance(lowering, Gather):
             return [(node.inputs[1], index)]
@@ -105,8 +105,9 @@ class Evaluator:
         if isinstance(lowering, Elementwise):
             return _one(lowering.body(h, node.attrs, *operands), value.index)
         if isinstance(lowering, Movement):
-            assert operands[0] is not None
-            return operands[0]
+            return operands[0] if operands and operands[0] is not None else self._placed_within(node, index, point)
+        if isinstance(lowering, Concat):
+            return self._concat(node, index, point)
         if isinstance(lowering, IndexValue):
             return h.cast(h.index(self.placed(index[node.attrs["axis"]], point)), value.type.dtype)
         if isinstance(lowering, Gather):
@@ -124,6 +125,53 @@ class Evaluator:
     def placed(self, size: Size, point: Point) -> Size:
         """An index over axis symbols as one over loop variables and lanes."""
         return substitute(size, point.axes)
+
+    def _placed_within(self, node: Node, index: Index, point: Point) -> Scalar:
+        """The value of a Movement with `inside`: its operand where that holds, 0 elsewhere."""
+        lowering, x = node.op.lowering, node.inputs[0]
+        pairs = lowering.inside(self.ranges, (x.type, node.types[0]), node.attrs, index)
+        inside, inner = self._within(pairs, point)
+        value = self.at(x, self._source(node, lowering, index), inner)
+        return value if inside is None else self.builder.select(inside, value, self._zero(x))
+
+    def _concat(self, node: Node, index: Index, point: Point) -> Scalar:
+        """Each operand where the index is behind those before it; every element is read from one of them."""
+        axis = node.attrs["axis"]
+        offset: Size = 0
+        result: Scalar | None = None
+        for operand in node.inputs:
+            position = index[axis] - offset
+            size = operand.type.shape[axis]
+            inside, inner = self._within([(position, size)], point)
+            value = self.at(operand, (*index[:axis], position, *index[axis + 1 :]), inner)
+            if result is None:
+                result = value
+            elif inside is not None:
+                result = self.builder.select(inside, value, result)
+            offset = offset + size
+        assert result is not None
+        return result
+
+    def _within(self, pairs: Iterable[tuple[Size, Size]], point: Point) -> tuple[Scalar | None, Point]:
+        """Whether 0 <= position < bound for all pairs (None: always), and `point` where nothing else is read."""
+        h = self.builder
+        inside: Scalar | None = None
+        inner = Point(point.axes, point.mask, {}, point, point.guard)
+        for position, bound in pairs:
+            at = h.index(self.placed(position, point))
+            found = [h.lt(at, h.index(bound))]
+            if any(factor < 0 for _, factor in terms_of(position)):
+                found.append(h.ge(at, h.constant(0, int64)))
+            for condition in found:
+                inside = condition if inside is None else h.and_(inside, condition)
+                if condition.lanes == 1:
+                    inner.guard = condition if inner.guard is None else h.and_(inner.guard, condition)
+                else:
+                    inner.mask = condition if inner.mask is None else h.and_(inner.mask, condition)
+        return inside, inner
+
+    def _zero(self, value: Value) -> Scalar:
+        return self.builder.constant(0, value.type.dtype)
 
     def _gather(self, node: Node, index: Index, chosen: Scalar, point: Point) -> Scalar:
         """x at the chosen index: checked first, and read at 0 under a false mask where the check fails."""

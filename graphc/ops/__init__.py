@@ -18,14 +18,40 @@ from graphc.ops.arithmetic import (
     negative,
     reciprocal,
     remainder,
+    rint,
+    round,
     sign,
     square,
     subtract,
+    trunc,
+)
+from graphc.ops.bitwise import (
+    bitwise_and,
+    bitwise_invert,
+    bitwise_left_shift,
+    bitwise_or,
+    bitwise_right_shift,
+    bitwise_xor,
 )
 from graphc.ops.comparison import equal, greater, greater_equal, isnan, less, less_equal, not_equal
 from graphc.ops.contraction import matmul
+from graphc.ops.floats import copysign, fmod, isfinite, isinf, nan_to_num, positive, signbit
 from graphc.ops.functions import logsumexp
 from graphc.ops.indexing import scatter_add_along_axis, take_along_axis
+from graphc.ops.joining import (
+    concat,
+    flip,
+    meshgrid,
+    moveaxis,
+    ravel,
+    repeat,
+    roll,
+    split,
+    stack,
+    tile,
+    unstack,
+)
+from graphc.ops.matrices import eye, linspace, one_hot, tril, triu
 from graphc.ops.movement import (
     broadcast_to,
     expand_dims,
@@ -36,6 +62,8 @@ from graphc.ops.movement import (
     swapaxes,
     transpose,
 )
+from graphc.ops.padding import pad
+from graphc.ops.picking import gather, take
 from graphc.ops.reductions import all, any, argmax, argmin, max, mean, min, prod, sum
 from graphc.ops.selection import astype, logical_and, logical_not, logical_or, logical_xor, stop_gradient, where
 from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, ones_like, zeros, zeros_like
@@ -45,12 +73,15 @@ from graphc.ops.transcendental import exp, expm1, log, log1p, power, relu, sigmo
 cast = astype
 
 __all__ = [
-    "abs", "add", "all", "any", "arange", "argmax", "argmin", "astype", "broadcast_to", "cast", "ceil", "clip",
-    "dim_value", "divide", "einsum", "equal", "exp", "expand_dims", "expm1", "floor", "floor_divide", "full",
-    "full_like", "greater", "greater_equal", "iota", "isnan", "less", "less_equal", "log", "log1p", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean",
-    "min", "minimum", "multiply", "negative", "not_equal", "ones", "ones_like", "outer", "permute_dims", "power",
-    "prod", "reciprocal", "relu", "remainder", "reshape", "scatter_add_along_axis", "sigmoid", "sign", "softplus",
-    "sqrt", "square", "squeeze", "stop_gradient", "subtract", "sum", "swapaxes", "take_along_axis", "tanh", "tensordot",
-    "transpose", "vecdot", "where", "zeros", "zeros_like",
+    "abs", "add", "all", "any", "arange", "argmax", "argmin", "astype", "bitwise_and", "bitwise_invert",
+    "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cast", "ceil", "clip",
+    "concat", "copysign", "dim_value", "divide", "einsum", "equal", "exp", "expand_dims", "expm1", "eye", "flip",
+    "floor", "floor_divide", "fmod", "full", "full_like", "gather", "greater", "greater_equal", "iota", "isfinite",
+    "isinf", "isnan", "less", "less_equal", "linspace", "log", "log1p", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min", "minimum",
+    "moveaxis", "multiply", "nan_to_num", "negative", "not_equal", "one_hot", "ones", "ones_like", "outer", "pad",
+    "permute_dims", "positive", "power", "prod", "ravel", "reciprocal", "relu", "remainder", "repeat", "reshape",
+    "rint", "roll", "round", "scatter_add_along_axis", "sigmoid", "sign", "signbit", "softplus", "split", "sqrt",
+    "square", "squeeze", "stack", "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tanh",
+    "tensordot", "tile", "transpose", "tril", "triu", "trunc", "unstack", "vecdot", "where", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -6,12 +6,14 @@ Results are NumPy's to the bit: nothing here is contracted or reassociated.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc.build import Tensor
+from graphc.build import Tensor, signature
+from graphc.errors import DTypeError, fail
 from graphc.graph import Attrs, Node, Op
 from graphc.ops.lowering import Elementwise
 from graphc.ops.operands import (
@@ -238,6 +240,22 @@ def _rounding(name: str, doc: str, function: Any, body: Callable[[Any, Any], Any
 
 floor = _rounding("floor", "The largest integer that is not above x", np.floor, lambda h, x: h.floor(x))
 ceil = _rounding("ceil", "The smallest integer that is not below x", np.ceil, lambda h, x: h.ceil(x))
+trunc = _rounding("trunc", "x without its fraction, towards 0", np.trunc, lambda h, x: h.trunc(x))
+rint = _rounding("round", "The nearest integer, of two equally near ones the even one", np.rint, lambda h, x: h.rint(x))
+
+
+def round(x: TensorLike, decimals: int = 0) -> Tensor:
+    """The nearest multiple of 10**-decimals, halves to even (as NumPy: x * 10**decimals is rounded, then divided).
+
+    Integers stay as they are (only `decimals` >= 0). `round([0.5, 1.5, 2.5])` is [0.0, 2.0, 2.0].
+    """
+    tensor = as_tensor(x)
+    if tensor.dtype is bool_ or (decimals < 0 and not tensor.dtype.is_float):
+        fail(DTypeError, f"round: {decimals} decimals of {signature(tensor)}", "convert it to a float with astype")
+    if decimals == 0 or not tensor.dtype.is_float:
+        return rint(tensor)
+    scale = 10.0 ** builtins.abs(decimals)
+    return divide(rint(multiply(tensor, scale)), scale) if decimals > 0 else rint(divide(tensor, scale)) * scale
 
 
 def _fmod(h: Any, x: Any, y: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, install, signature
+from graphc.build import Tensor, apply, signature
 from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, SourceLine, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import Gather, ScatterAdd
@@ -279,6 +279,3 @@ def _bounds(n: Size, start: int | None, stop: int | None, step: int | None) -> t
     if by < 0 and stop is not None:
         last = minimum(last, first)
     return first, last, by
-
-
-install(getitem=getitem)

@@ -80,9 +80,19 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Movement:
-    """result[i] = x[source(ix, types, attrs, i)] for the one operand x. `types` are (operand type, result type)."""
+    """result[i] = x[source(ix, types, attrs, i)] for the one operand x. `types` are (operand type, result type).
+
+    With `inside`, which gives pairs (position, bound): only where 0 <= position < bound for all pairs; 0 elsewhere,
+    where `source` may be any index (x is not read there).
+    """
 
     source: Callable[[IndexHandler, Types, Attrs, tuple[Size, ...]], tuple[Size, ...]]
+    inside: Callable[[IndexHandler, Types, Attrs, tuple[Size, ...]], tuple[tuple[Size, Size], ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Concat:
+    """result[i] = the operands one behind the other along attrs["axis"]; they agree in all other sizes."""
 
 
 @dataclass(frozen=True)
@@ -131,4 +141,6 @@ class ScatterAdd:
     """
 
 
-Lowering = Elementwise | Movement | IndexValue | Reduction | ArgReduction | Contraction | Gather | ScatterAdd
+Lowering = (
+    Elementwise | Movement | Concat | IndexValue | Reduction | ArgReduction | Contraction | Gather | ScatterAdd
+)

@@ -292,20 +292,10 @@ def _slice_source(ix: IndexHandler, types: Types, attrs: Attrs, index: Index) ->
 
 
 def _slice_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
-    """The cotangent put back in place, axis by axis, with zeros around it."""
-    from graphc.ops.indexing import put_along_axis
-    from graphc.ops.sources import dim_value, iota
+    """The cotangent put back in place, with zeros around it."""
+    from graphc.ops.padding import unslice
 
-    (x,) = tensors_of(node)
-    result: Tensor = g[0]
-    for axis, (n, start, step) in enumerate(zip(x.shape, node.attrs["starts"], node.attrs["steps"], strict=True)):
-        count = result.shape[axis]
-        if start == 0 and step == 1 and count == n:
-            continue
-        positions = iota((count,)) * step + dim_value(start)
-        column = reshape(positions, tuple(count if a == axis else 1 for a in range(x.ndim)))
-        result = put_along_axis(broadcast_to(column, result.shape), result, axis, n)
-    return (result,)
+    return (unslice(g[0], node.inputs[0].type.shape, node.attrs["starts"], node.attrs["steps"]),)
 
 
 def _slices(*parts: tuple[Size, Size, int]) -> dict[str, Any]:

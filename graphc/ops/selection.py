@@ -172,22 +172,4 @@ logical_xor = _logical("logical_xor", "Either x or y.", np.logical_xor, lambda h
 logical_not = _logical("logical_not", "not x.", np.logical_not, lambda h, x: h.not_(x))
 
 
-def _operator(symbol: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`& | ^ ~` for bools. On integers NumPy would work on bits, which graphc does not do: an error, not a surprise."""
-
-    def apply_operator(*operands: TensorLike) -> Tensor:
-        tensors = [as_tensor(x) for x in operands]
-        if not all(t.dtype is bool_ for t in tensors):
-            fail(DTypeError, f"{symbol} takes bools: {signature(*tensors)}", f"use graphc.{function.__name__}")
-        return function(*tensors)
-
-    return apply_operator
-
-
-install(
-    astype=astype,
-    logical_and_operator=_operator("&", logical_and),
-    logical_or_operator=_operator("|", logical_or),
-    logical_xor_operator=_operator("^", logical_xor),
-    logical_not_operator=_operator("~", logical_not),
-)
+install(astype=astype)
