@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphc.errors import InternalError
 from graphc.graph import Node
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.cost import operation_name
-from graphc.loops.ir import Const, Op, VType
+from graphc.loops.ir import Const, VType
 from graphc.ops.lowering import ArgReduction, Reduction
 from graphc.types import DType, float32, float64, int64
 
@@ -61,7 +62,7 @@ class Fold:
 
 
 class ArgFold(Fold):
-    """The accumulators of an `ArgReduction`: the best value so far and the index where it stood first (-1: none)."""
+    """The accumulators of an `ArgReduction` in each lane: the best value so far and where it stood first (-1: none)."""
 
     def __init__(self, h: Builder, lowering: ArgReduction, dtype: DType, width: int) -> None:
         self.better, self.value_dtype, self.width = lowering.better, dtype, width
@@ -86,19 +87,9 @@ class ArgFold(Fold):
         return h.read(self.index)
 
     def result(self, h: Builder) -> Scalar:
-        """The lowest index among the lanes whose value is the best of all lanes (or NaN, if any lane is)."""
-        best, index = h.read(self.best), h.read(self.index)
-        if self.width == 1:
-            return index
-        nothing = h.lt(index, h.constant(0, int64))
-        # lane 0 always holds an element: rows are not empty
-        some = h.let(Op("extract", (best.expr, Const(0)), VType(self.value_dtype)), best.depth)
-        filled = h.select(nothing, h.widened(some, self.width), best)
-        fold = "maximum" if operation_name(self.better, float32) == "gt" else "minimum"
-        top = h.widened(h.fold_lanes(fold, filled), self.width)
-        same = h.or_(h.eq(best, top), h.and_(h.ne(best, best), h.ne(top, top)))
-        chosen = h.and_(same, h.not_(nothing))
-        return h.fold_lanes("min", h.select(chosen, index, h.constant(2**62, int64)))
+        if self.width > 1:
+            raise InternalError("along the lanes, argmax is a search")
+        return h.read(self.index)
 
 
 def fold_for(h: Builder, node: Node, width: int, ways: int, wide: bool = False) -> Fold:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
+from graphc.loops.arg import Search
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
@@ -74,7 +75,8 @@ class RowsLowering:
         self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
         self.full_results = [v for v in dict.fromkeys(graph.outputs) if self.reduced and self._class(v) == "full"]
         loops = [[node.inputs[0] for node in stage] for stage in self.stages] + [self.full_results]
-        plans = plan_loops(loops, lambda v: self.shape.classes[v] == "full", self._row_bytes(8) <= target.l2_bytes // 8)
+        keep = STRAIGHT * self.h.lane_count * 8 < self._row_bytes(8) <= target.l2_bytes // 8
+        plans = plan_loops(loops, lambda v: self.shape.classes[v] == "full", keep)
         *self.stage_plans, self.last_plan = plans
         self.scratch = {v: self.h.fresh("kept") for plan in plans for v in plan.stores}
 
@@ -222,11 +224,7 @@ class RowsLowering:
         def kept(inner: list[Point]) -> None:
             """`body` with the values of earlier loops at hand, and those for later ones put away."""
             symbol = _symbol(self.axes[-1])
-            for p in inner:
-                for v in plan.reads:
-                    _, base = self.h.lane_form(p.axes[symbol])
-                    load = Load(self.scratch[v], self.h.index(base).expr, VType(v.type.dtype, self.h.lane_count))
-                    p.bound[v] = self.h.let(load, self.h.depth, "x")  # here, not outside of the loops that store
+            self._read_kept(plan.reads, inner)
             body(inner)
             for v in plan.stores:
                 values = [self.evaluator.at(v, self.index_of(v), p) for p in inner]
@@ -243,6 +241,14 @@ class RowsLowering:
                     nest(axes[1:], [child(p, _symbol(axes[0]), r, p.mask) for p in points])
 
         nest(self.reduced, points)
+
+    def _read_kept(self, values: Sequence[Value], points: list[Point]) -> None:
+        """Bind values that an earlier loop has stored: here, not outside of the loops around."""
+        for p in points if values else ():
+            _, base = self.h.lane_form(p.axes[_symbol(self.axes[-1])])
+            for v in values:
+                load = Load(self.scratch[v], self.h.index(base).expr, VType(v.type.dtype, self.h.lane_count))
+                p.bound[v] = self.h.let(load, self.h.depth, "x")
 
     # reductions
 
@@ -261,6 +267,33 @@ class RowsLowering:
 
     def _reduce(self, nodes: list[Node], plan: LoopPlan, points: list[Point], straight: list[Point] | None) -> None:
         """All reductions of a stage in one nest of loops; binds their results to the points."""
+        if self.reduced and not self.lane_kept:
+            searched = [node for node in nodes if isinstance(node.op.lowering, ArgReduction)]
+            nodes = [node for node in nodes if node not in searched]
+            self._fold_rows(nodes, plan, points, straight)
+            for node in searched:
+                points[0].bound[Value(node, 0)] = self._search(node, plan, points[0], straight)
+        else:
+            self._fold_rows(nodes, plan, points, straight)
+
+    def _search(self, node: Node, plan: LoopPlan, point: Point, straight: list[Point] | None) -> Scalar:
+        """argmax and argmin along the lanes have loops of their own."""
+        operand, lowering = node.inputs[0], node.op.lowering
+        assert isinstance(lowering, ArgReduction)
+
+        def value_at(p: Point) -> Scalar:
+            self._read_kept((*plan.reads, *plan.stores), [p])
+            return self.evaluator.at(operand, self.index_of(operand), p)
+
+        search = Search(self.h, self.target, lowering, operand.type.dtype, _symbol(self.axes[-1]), value_at)
+        if straight is not None:
+            return search.in_registers(straight)
+        return search.in_row(point, self.shape.full[self.axes[-1]], self._unroll(plan.heavy))
+
+    def _fold_rows(self, nodes: list[Node], plan: LoopPlan, points: list[Point], straight: list[Point] | None) -> None:
+        """One nest of loops for those reductions of a stage that are folds, and for what it keeps."""
+        if not nodes and (straight is not None or not plan.stores):
+            return
         groups = [[p] for p in points] if self.lane_kept or not self.reduced else [points]
         ways = 1 if self.lane_kept or straight is not None else self._unroll(plan.heavy)
         vector = bool(self.reduced) or self.lane_kept
