@@ -1,0 +1,284 @@
+"""Sizes: an `int`, or a `Dim`, a polynomial over named dimensions.
+
+A `Dim` holds sums of products of names, floor divisions, minima and maxima, in a canonical form, so that equal
+expressions are equal objects by `==`. The loop lowering uses the same class for index arithmetic, with loop variables
+as further names. Enter at `Dim.symbol` and `evaluate`; everyone imports these names from `graphc.types`.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Union
+
+
+@dataclass(frozen=True)
+class Call:
+    """An atom that is no polynomial: `fn` is "floordiv", "min" or "max" of two sizes."""
+
+    fn: str
+    args: tuple[Size, Size]
+
+    def __str__(self) -> str:
+        a, b = self.args
+        if self.fn == "floordiv":
+            return f"{_wrapped(a)}//{_wrapped(b)}"
+        return f"{self.fn}({a},{b})"
+
+
+Atom = Union[str, Call]
+Monomial = tuple[Atom, ...]
+Size = Union[int, "Dim"]
+
+
+class Dim:
+    """A size that is not a constant: a sum of integer multiples of products of atoms.
+
+    Build one with `Dim.symbol("batch")` and `+ - * //`; operations give an `int` where the names cancel.
+    """
+
+    __slots__ = ("_hash", "terms")
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
+        self.terms = terms
+        self._hash = hash(terms)
+
+    @staticmethod
+    @cache
+    def symbol(name: str) -> Dim:
+        """The dimension called `name`. Equal names are equal sizes."""
+        return Dim((((name,), 1),))
+
+    @staticmethod
+    def from_terms(terms: Mapping[Monomial, int]) -> Size:
+        kept = sorted(((m, c) for m, c in terms.items() if c), key=_term_order)
+        if not kept:
+            return 0
+        if len(kept) == 1 and kept[0][0] == ():
+            return kept[0][1]
+        return Dim(tuple(kept))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Dim) and self.terms == other.terms)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __add__(self, other: Size) -> Size:
+        total = dict(self.terms)
+        for monomial, factor in terms_of(other):
+            total[monomial] = total.get(monomial, 0) + factor
+        return Dim.from_terms(total)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Size:
+        return self * -1
+
+    def __sub__(self, other: Size) -> Size:
+        return self + (-other)
+
+    def __rsub__(self, other: Size) -> Size:
+        return -self + other
+
+    def __mul__(self, other: Size) -> Size:
+        total: dict[Monomial, int] = {}
+        for m1, c1 in self.terms:
+            for m2, c2 in terms_of(other):
+                key = tuple(sorted(m1 + m2, key=str))
+                total[key] = total.get(key, 0) + c1 * c2
+        return Dim.from_terms(total)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Size) -> Size:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: int) -> Size:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Size) -> Size:
+        return self - other * floordiv(self, other)
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, factor in self.terms:
+            sign = "-" if factor < 0 else ("+" if text else "")
+            factors = [str(abs(factor))] if abs(factor) != 1 or not monomial else []
+            text += sign + "*".join(factors + [_factor_text(a, len(monomial) + len(factors)) for a in monomial])
+        return text
+
+    __repr__ = __str__
+
+
+def _term_order(term: tuple[Monomial, int]) -> tuple[int, str]:
+    return (-len(term[0]), "*".join(map(str, term[0])))
+
+
+def _wrapped(size: Size) -> str:
+    simple = isinstance(size, int) or (len(size.terms) == 1 and size.terms[0][1] == 1 and len(size.terms[0][0]) == 1)
+    text = str(size)
+    return text if simple and "//" not in text else f"({text})"
+
+
+def _factor_text(atom: Atom, count: int) -> str:
+    return f"({atom})" if isinstance(atom, Call) and atom.fn == "floordiv" and count > 1 else str(atom)
+
+
+def terms_of(size: Size) -> tuple[tuple[Monomial, int], ...]:
+    """The (product of atoms, factor) pairs whose sum is `size`."""
+    if isinstance(size, Dim):
+        return size.terms
+    return (((), size),) if size else ()
+
+
+def floordiv(a: Size, b: Size) -> Size:
+    """`a // b`, exact where every term of `a` is a multiple of `b`."""
+    if b == 0:
+        raise ZeroDivisionError("a dimension divided by zero")
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    if b == 1 or a == 0:
+        return a
+    if a == b:
+        return 1  # a size of 0 never divides: the shape rules test for emptiness first
+    inner = _quotient(a)
+    if inner is not None:
+        return floordiv(inner[0], inner[1] * b)  # (x // y) // b
+    divided = [_divide_term(t, b) for t in terms_of(a)]
+    whole = Dim.from_terms(_summed(t for t in divided if t is not None))
+    rest = Dim.from_terms(_summed(t for t, d in zip(terms_of(a), divided, strict=True) if d is None))
+    if rest == 0:
+        return whole
+    if isinstance(rest, int) and isinstance(b, int) and 0 <= rest < b:
+        return whole
+    return whole + Dim((((Call("floordiv", (rest, b)),), 1),))
+
+
+def _quotient(a: Size) -> tuple[Size, Size] | None:
+    """(x, y) if `a` is x // y."""
+    terms = terms_of(a)
+    if len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1:
+        (atom,) = terms[0][0]
+        if isinstance(atom, Call) and atom.fn == "floordiv":
+            return atom.args
+    return None
+
+
+def _summed(terms: Iterable[tuple[Monomial, int]]) -> dict[Monomial, int]:
+    total: dict[Monomial, int] = {}
+    for monomial, factor in terms:
+        total[monomial] = total.get(monomial, 0) + factor
+    return total
+
+
+def _divide_term(term: tuple[Monomial, int], by: Size) -> tuple[Monomial, int] | None:
+    """`term / by` if it is exact for every value of the names, else None."""
+    monomial, factor = term
+    divisor = terms_of(by)
+    if len(divisor) != 1 or factor % divisor[0][1]:
+        return None
+    atoms = list(monomial)
+    for atom in divisor[0][0]:
+        if atom not in atoms:
+            return None
+        atoms.remove(atom)
+    return tuple(atoms), factor // divisor[0][1]
+
+
+def minimum(a: Size, b: Size) -> Size:
+    """The smaller of two sizes."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    return a if a == b else Dim((((Call("min", (a, b)),), 1),))
+
+
+def maximum(a: Size, b: Size) -> Size:
+    """The larger of two sizes."""
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    return a if a == b else Dim((((Call("max", (a, b)),), 1),))
+
+
+def ceildiv(a: Size, b: Size) -> Size:
+    """`a / b` rounded up."""
+    return floordiv(a + b - 1, b)
+
+
+CALLS: dict[str, Callable[[Size, Size], Size]] = {"floordiv": floordiv, "min": minimum, "max": maximum}
+
+
+def substitute(size: Size, values: Mapping[str, Size]) -> Size:
+    """`size` with names replaced; an `int` when every name has an integer value."""
+    if isinstance(size, int):
+        return size
+    total: Size = 0
+    for monomial, factor in size.terms:
+        product: Size = factor
+        for atom in monomial:
+            if isinstance(atom, Call):
+                a, b = (substitute(arg, values) for arg in atom.args)
+                product = product * (CALLS[atom.fn](a, b) if b != 0 or atom.fn != "floordiv" else 0)
+            else:
+                product = product * values.get(atom, Dim.symbol(atom))
+        total = total + product
+    return total
+
+
+def evaluate(size: Size, values: Mapping[str, int]) -> int:
+    """The value of `size` for given values of all its names (KeyError when one is missing)."""
+    if isinstance(size, int):
+        return size
+    result = substitute(size, values)
+    if not isinstance(result, int):
+        raise KeyError(f"{size} needs a value for {', '.join(sorted(symbols(result)))}")
+    return result
+
+
+def symbols(size: Size) -> frozenset[str]:
+    """All names in `size`."""
+    if isinstance(size, int):
+        return frozenset()
+    found: set[str] = set()
+    for monomial, _ in size.terms:
+        for atom in monomial:
+            found |= {atom} if isinstance(atom, str) else symbols(atom.args[0]) | symbols(atom.args[1])
+    return frozenset(found)
+
+
+def parse_size(text: str) -> Size:
+    """The size that `str(size)` printed."""
+    return _size_of_ast(ast.parse(text.strip(), mode="eval").body)
+
+
+def _size_of_ast(node: ast.expr) -> Size:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.Name):
+        return Dim.symbol(node.id)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_size_of_ast(node.operand)
+    if isinstance(node, ast.BinOp):
+        a, b = _size_of_ast(node.left), _size_of_ast(node.right)
+        if isinstance(node.op, ast.Add):
+            return a + b
+        if isinstance(node.op, ast.Sub):
+            return a - b
+        if isinstance(node.op, ast.Mult):
+            return a * b
+        if isinstance(node.op, ast.FloorDiv):
+            return floordiv(a, b)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
+        return CALLS[node.func.id](_size_of_ast(node.args[0]), _size_of_ast(node.args[1]))
+    raise ValueError(f"not a size: {ast.unparse(node)}")
+
+
+Shape = tuple[Size, ...]
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    """The product of sizes: 1 for none."""
+    return math.prod(sizes)
