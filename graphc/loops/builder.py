@@ -9,12 +9,14 @@ operand, so loop-invariant code is hoisted by construction: no LLVM pass would d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.errors import InternalError
 from graphc.loops.ir import I64, Assign, Const, Declare, Expr, For, If, Let, Load, Op, Reg, Stmt, Store, Var, VType
+from graphc.loops.ranges import Ranges as Ranges
+from graphc.loops.ranges import linear_address as linear_address
 from graphc.types import Call, Dim, DType, Size, bool_, int64, symbols, terms_of
 
 LANE = "lane"  # the symbol that stands for 0, 1, 2, ... across the lanes of a vector index
@@ -96,13 +98,6 @@ class Builder:
         carry = tuple(n for n in level.assigned if n not in level.declared)
         self.levels[-1].assigned.update(dict.fromkeys(carry))
         self.emit(For(name, first.expr, last.expr, step, tuple(level.statements), carry))
-
-    @contextlib.contextmanager
-    def at_depth(self, depth: int) -> Iterator[None]:
-        """Statements of the block go to the level at `depth` although deeper ones are open."""
-        deeper, self.levels = self.levels[depth + 1 :], self.levels[: depth + 1]
-        yield
-        self.levels += deeper
 
     # registers and memory
 
@@ -347,60 +342,3 @@ class Builder:
 
     def tanh(self, a: Scalar) -> Scalar:
         return self.op("tanh", a.dtype, a)
-
-
-class Ranges:
-    """The index handler of movement rules: div and mod that use what is known of the loop variables.
-
-    `extents` maps a symbol to the size that it stays below (it is never negative).
-    """
-
-    def __init__(self, extents: dict[str, Size]) -> None:
-        self.extents = extents
-
-    def div(self, a: Size, b: Size) -> Size:
-        if b == 0:
-            return 0  # an index into nothing: it is never read
-        whole, rest = split_multiple(a, b)
-        if self._below(rest, b):
-            return whole
-        return whole + (rest // b)
-
-    def mod(self, a: Size, b: Size) -> Size:
-        if b == 0:
-            return 0
-        _, rest = split_multiple(a, b)
-        return rest if self._below(rest, b) else rest - b * (rest // b)
-
-    def _below(self, size: Size, bound: Size) -> bool:
-        """Whether 0 <= size < bound for all values of the symbols, as far as can be told."""
-        largest: Size = 0
-        for monomial, factor in terms_of(size):
-            if factor < 0 or any(isinstance(atom, Call) for atom in monomial):
-                return False
-            value: Size = factor
-            for atom in monomial:
-                value = value * ((self.extents[atom] - 1) if atom in self.extents else Dim.symbol(atom))
-            largest = largest + value
-        slack = bound - 1 - largest
-        return isinstance(slack, int) and slack >= 0
-
-
-def split_multiple(a: Size, b: Size) -> tuple[Size, Size]:
-    """(q, r) with a == b * q + r, where r holds the terms of `a` that are no multiples of `b`."""
-    rest: Size = 0
-    for monomial, factor in terms_of(a):
-        term: Size = Dim.from_terms({monomial: factor})
-        quotient = term // b if b != 0 else 0
-        if b == 0 or quotient * b != term:
-            rest = rest + term
-    whole = a - rest
-    return (whole // b if whole != 0 else 0), rest
-
-
-def linear_address(index: Sequence[Size], shape: Sequence[Size]) -> Size:
-    """The position of `index` in a C-contiguous array of `shape`."""
-    address: Size = 0
-    for position, extent in zip(index, shape, strict=True):
-        address = address * extent + position
-    return address
