@@ -14,7 +14,6 @@ import contextvars
 import hashlib
 import itertools
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -261,13 +260,6 @@ class Graph:
     def order(self) -> list[Node]:
         """All nodes that the outputs need, inputs first, in a deterministic topological order."""
         return topological_order([v.node for v in (*self.inputs, *self.outputs)])
-
-    def uses(self) -> Counter[Value]:
-        """How often each value is read, by nodes and as an output."""
-        counts: Counter[Value] = Counter(self.outputs)
-        for node in self.order():
-            counts.update(node.inputs)
-        return counts
 
     def users(self) -> dict[Value, list[Node]]:
         """The nodes that read each value, in order."""

@@ -18,7 +18,7 @@ from typing import Any, Union
 import numpy as np
 
 from graphc.graph import ConstantData, Value
-from graphc.types import DType, Shape, product
+from graphc.types import DType, Shape
 
 BITS, ULP, REAL = "bits", "ulp", "real"  # what a rule keeps: every bit, a few last places, the value in real arithmetic
 Make = Callable[[str, Sequence[Value], Mapping[str, Any]], Value]
@@ -174,8 +174,3 @@ def _built(result: Pattern, found: Mapping[str, Value], shape: Shape, dtype: DTy
     others = [found[p.name].type.dtype for p in result.operands if isinstance(p, Variable)]
     inner = others[-1] if others else dtype  # the last: the first operand of where is its condition
     return make(result.op, [_built(p, found, shape, inner, make) for p in result.operands], {})
-
-
-def is_empty(shape: Shape) -> bool:
-    """Whether a shape surely has no elements."""
-    return product(shape) == 0
