@@ -22,31 +22,37 @@ if TYPE_CHECKING:
     from graphc import nn as nn
     from graphc import optim as optim
     from graphc import train as train
-    from graphc.autodiff import grad as grad
-    from graphc.autodiff import hvp as hvp
-    from graphc.autodiff import jvp as jvp
-    from graphc.autodiff import vjp as vjp
     from graphc.compile import Function as Function
     from graphc.compile import function as function
-    from graphc.jacobians import hessian as hessian
-    from graphc.jacobians import jacfwd as jacfwd
-    from graphc.jacobians import jacrev as jacrev
     from graphc.settings import config as config
+    from graphc.tracing import jit as jit
+    from graphc.transforms import grad as grad
+    from graphc.transforms import hessian as hessian
+    from graphc.transforms import hvp as hvp
+    from graphc.transforms import jacfwd as jacfwd
+    from graphc.transforms import jacrev as jacrev
+    from graphc.transforms import jvp as jvp
+    from graphc.transforms import value_and_grad as value_and_grad
+    from graphc.transforms import vjp as vjp
+    from graphc.transforms import vmap as vmap
 
 _LAZY = {  # public name -> where it is; None: a package of that name
     "Function": "graphc.compile",
     "config": "graphc.settings",
     "function": "graphc.compile",
-    "grad": "graphc.autodiff",
-    "hessian": "graphc.jacobians",
-    "hvp": "graphc.autodiff",
-    "jacfwd": "graphc.jacobians",
-    "jacrev": "graphc.jacobians",
-    "jvp": "graphc.autodiff",
+    "grad": "graphc.transforms",
+    "hessian": "graphc.transforms",
+    "hvp": "graphc.transforms",
+    "jacfwd": "graphc.transforms",
+    "jacrev": "graphc.transforms",
+    "jit": "graphc.tracing",
+    "jvp": "graphc.transforms",
     "nn": None,
     "optim": None,
     "train": None,
-    "vjp": "graphc.autodiff",
+    "value_and_grad": "graphc.transforms",
+    "vjp": "graphc.transforms",
+    "vmap": "graphc.transforms",
 }
 
 __all__ = ["Parameter", "Tensor", "constant", "errors", "interpret", "parameter", "placeholder", *_LAZY, *_functions]
