@@ -223,13 +223,12 @@ class RowsLowering:
 
         def kept(inner: list[Point]) -> None:
             """`body` with the values of earlier loops at hand, and those for later ones put away."""
-            symbol = _symbol(self.axes[-1])
             self._read_kept(plan.reads, inner)
             body(inner)
             for v in plan.stores:
                 values = [self.evaluator.at(v, self.index_of(v), p) for p in inner]
                 for p, value in zip(inner, values, strict=True):
-                    self.h.store(self.scratch[v], p.axes[symbol], value, None)
+                    self.h.store(self.scratch[v], p.axes[_symbol(self.axes[-1])], value, None)
 
         def nest(axes: list[int], points: list[Point]) -> None:
             if not axes:
