@@ -213,7 +213,7 @@ class Tensor:
         return _call("bitwise_invert", self)
 
     def __getitem__(self, key: Any) -> Tensor:
-        """Basic indexing by constants: ints, slices with steps, None and Ellipsis."""
+        """`x[key]` as in NumPy: ints, slices, None, ..., integer arrays and tensors, masks that are constant."""
         return _call("getitem", self, key)
 
     # Methods, each the function of the same name.
