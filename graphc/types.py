@@ -85,13 +85,6 @@ _NUMPY = {d.name: np.dtype(d.name) for d in DTYPES}
 _BY_NUMPY = {numpy: _BY_NAME[name] for name, numpy in _NUMPY.items()}
 
 
-def promote(*dtypes: DType) -> DType:
-    """NumPy 2's promotion of the dtypes of arrays (NEP 50)."""
-    if all(d is dtypes[0] for d in dtypes):
-        return dtypes[0]
-    return DType.of(np.result_type(*(d.numpy for d in dtypes)))
-
-
 @dataclass(frozen=True)
 class TensorType:
     """The type of a value: its dtype and its shape, printed as `f32[batch,128]`."""
