@@ -18,7 +18,7 @@ from typing import cast
 from graphc.build import OPS, Tensor, apply, lines_of
 from graphc.errors import GradientError, InternalError
 from graphc.graph import Node, Value, describe, inherit_origin, topological_order
-from graphc.ops.lowering import Elementwise, Gather, Movement, Reduction, ScatterAdd
+from graphc.ops.lowering import Concat, Elementwise, Gather, Movement, Reduction, ScatterAdd
 from graphc.stabilize import scalar, scalar_value
 from graphc.text import line_of
 
@@ -228,7 +228,7 @@ def _scales(node: Node, position: int) -> bool:
 
 def _followed(node: Node) -> bool:
     """Whether predicates pass the node: ops that move values, and reductions, whose results need all of their row."""
-    return isinstance(node.op.lowering, (Movement, Gather, ScatterAdd, Reduction)) and len(node.types) == 1
+    return isinstance(node.op.lowering, (Movement, Concat, Gather, ScatterAdd, Reduction)) and len(node.types) == 1
 
 
 def _text(node: Node) -> str:
