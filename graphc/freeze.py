@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,19 +99,19 @@ def _collect(nest: Any, leaves: list[Value]) -> None:
 
 def unpack(nest: Any, results: Sequence[np.ndarray]) -> Any:
     """`results` in the shape of `nest`."""
-    left = iter(results)
+    return _unpacked(nest, iter(results))
 
-    def build(part: Any) -> Any:
-        if isinstance(part, Tensor):
-            return next(left)
-        if isinstance(part, dict):
-            return {key: build(item) for key, item in part.items()}
-        items = [build(item) for item in part]
-        if isinstance(part, list):
-            return items
-        return type(part)(*items) if hasattr(part, "_fields") else tuple(items)
 
-    return build(nest)
+def _unpacked(part: Any, left: Iterator[np.ndarray]) -> Any:
+    """No nested function: one that calls itself is a cycle, which would keep the results until it is collected."""
+    if isinstance(part, Tensor):
+        return next(left)
+    if isinstance(part, dict):
+        return {key: _unpacked(item, left) for key, item in part.items()}
+    items = [_unpacked(item, left) for item in part]
+    if isinstance(part, list):
+        return items
+    return type(part)(*items) if hasattr(part, "_fields") else tuple(items)
 
 
 def _match(nest: Any, out: Any, flat: list[np.ndarray | None]) -> None:

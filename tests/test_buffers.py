@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import numpy as np
 import pytest
 
+import graphc
 from graphc.runtime.buffers import ALIGN, RECYCLE, Results, address_of, aligned_bytes
 from graphc.runtime.plan import arena_offsets
 
@@ -26,6 +28,21 @@ def test_results_keep_no_more_than_their_limit() -> None:
     arrays.clear()
     assert sum(block.nbytes for block in results._free) <= 4 * RECYCLE
     assert address_of(make()) in places
+
+
+def test_several_results_come_back_without_a_garbage_collection() -> None:
+    x = graphc.placeholder("x", (RECYCLE,), "uint8")
+    f = graphc.function([x], {"a": [x + 1, (x + 2, x + 3)]})
+    gc.disable()
+    try:
+        places = []
+        for _ in range(2):
+            result = f(np.zeros(RECYCLE, np.uint8))
+            places.append({address_of(a) for a in (result["a"][0], *result["a"][1])})
+            del result
+    finally:
+        gc.enable()
+    assert places[0] == places[1]
 
 
 @pytest.mark.parametrize("seed", range(20))
