@@ -216,6 +216,11 @@ class Tensor:
         """`x[key]` as in NumPy: ints, slices, None, ..., integer arrays and tensors, masks that are constant."""
         return _call("getitem", self, key)
 
+    @property
+    def at(self) -> Any:
+        """`x.at[key].set(values)`, and add, max, min, get: `x` with x[key] changed, for every key that reads."""
+        return _call("at", self)
+
     # Methods, each the function of the same name.
     @property
     def T(self) -> Tensor:

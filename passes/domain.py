@@ -167,7 +167,7 @@ def kernel_shape(graph: Graph) -> KernelShape:
     """The shape of a kernel's inner graph. InternalError where it has none: fusion should not have formed it."""
     nodes = graph.order()
     kinds = [type(node.op.lowering) for node in nodes]
-    if ScatterAdd in kinds:
+    if any(issubclass(kind, ScatterAdd) for kind in kinds):
         return _scatter(graph, nodes)
     if Contraction in kinds:
         return _contraction(graph, nodes)

@@ -145,13 +145,18 @@ class Builder:
         else:
             self.emit(Store(buffer, index.expr, value.expr))
 
-    def add_at(self, buffer: str, dtype: DType, address: Size, value: Scalar, inside: Scalar) -> None:
-        """BUFFER[address] += value where `inside` holds (scalars); a plain statement, never shared or moved."""
-        index = self.index(address)
-        old = Var(self.fresh("old"), VType(dtype))
-        new = Op("add", (old, value.expr), VType(dtype))
-        load = Load(buffer, index.expr, VType(dtype))
-        self.emit(If(inside.expr, (Let(old, load), Store(buffer, index.expr, new))))
+    def update_at(self, buffer: str, address: Size, op: str | None, value: Scalar, inside: Scalar) -> None:
+        """BUFFER[address] = op(BUFFER[address], value) where `inside` holds (scalars); None: value.
+
+        A plain statement, never shared or moved.
+        """
+        index, vtype = self.index(address), VType(value.dtype)
+        if op is None:
+            self.emit(If(inside.expr, (Store(buffer, index.expr, value.expr),)))
+            return
+        old = Var(self.fresh("old"), vtype)
+        new = Op(op, (old, value.expr), vtype)
+        self.emit(If(inside.expr, (Let(old, Load(buffer, index.expr, vtype)), Store(buffer, index.expr, new))))
 
     def lane_form(self, address: Size) -> tuple[bool, Size]:
         """(True, address of lane 0) if lanes read consecutive elements, else (False, address)."""

@@ -21,6 +21,7 @@ from graphc.loops.regions import Schedule, schedule
 from graphc.loops.regroup import regroup
 from graphc.loops.rows import Lowered, RowsLowering
 from graphc.loops.scatter import lower_scatter
+from graphc.ops.lowering import ScatterAdd
 from graphc.passes.domain import ContractionShape, RowsShape, ScatterShape, kernel_shape
 from graphc.target import Target
 from graphc.types import Size, TensorType, substitute, symbols
@@ -150,10 +151,10 @@ class _Lowering:
     def _check(self, node: Node) -> Check:
         """What to say when the check of a gather or scatter fails; its indices by name where they are an argument."""
         origin = origin_of(node)
-        scatter = node.op.name == "scatter_add_along_axis"
+        scatter = isinstance(node.op.lowering, ScatterAdd)
         axis = node.attrs["axis"]
         limit = node.types[0].shape[axis] if scatter else node.inputs[0].type.shape[axis]
-        indices = node.inputs[0] if scatter else node.inputs[1]
+        indices = node.inputs[-2] if scatter else node.inputs[1]
         operands = self.operands_of[node]
         while indices not in operands and indices.op.name == "reshape":
             indices = indices.node.inputs[0]

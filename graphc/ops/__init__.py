@@ -70,6 +70,7 @@ from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, o
 from graphc.ops.statistics import count_nonzero, diff, norm, std, var
 from graphc.ops.subscripts import einsum, outer, tensordot, vecdot
 from graphc.ops.transcendental import exp, expm1, log, log1p, power, relu, sigmoid, softplus, sqrt, tanh
+from graphc.ops.updating import scatter
 
 cast = astype
 
@@ -82,8 +83,8 @@ __all__ = [
     "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean",
     "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan_to_num", "negative", "norm", "not_equal", "one_hot",
     "ones", "ones_like", "outer", "pad", "permute_dims", "positive", "power", "prod", "ravel", "reciprocal", "relu",
-    "remainder", "repeat", "reshape", "rint", "roll", "round", "scatter_add_along_axis", "sigmoid", "sign", "signbit",
-    "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "stop_gradient", "subtract", "sum", "swapaxes",
-    "take", "take_along_axis", "tanh", "tensordot", "tile", "transpose", "tril", "triu", "trunc", "unstack", "var",
-    "vecdot", "where", "zeros", "zeros_like",
+    "remainder", "repeat", "reshape", "rint", "roll", "round", "scatter", "scatter_add_along_axis", "sigmoid", "sign",
+    "signbit", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "stop_gradient", "subtract", "sum",
+    "swapaxes", "take", "take_along_axis", "tanh", "tensordot", "tile", "transpose", "tril", "triu", "trunc", "unstack",
+    "var", "vecdot", "where", "zeros", "zeros_like",
 ]  # fmt: skip

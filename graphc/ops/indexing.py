@@ -35,7 +35,7 @@ def range_error(
     return IndexRangeError(message, lines, f"indices go from 0 to {size - 1}" if size else "the axis is empty")
 
 
-def _check_indices(op: str, indices: np.ndarray, size: int) -> None:
+def check_indices(op: str, indices: np.ndarray, size: int) -> None:
     wrong = np.flatnonzero((indices < 0) | (indices >= size))
     if wrong.size:
         place = tuple(int(i) for i in np.unravel_index(wrong[0], indices.shape))
@@ -63,7 +63,7 @@ def _take_type(types: Types, attrs: Attrs) -> Types:
 
 def _take_reference(arrays: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
     x, indices = arrays
-    _check_indices("take_along_axis", indices, x.shape[attrs["axis"]])
+    check_indices("take_along_axis", indices, x.shape[attrs["axis"]])
     return (np.take_along_axis(x, indices.astype(np.int64), attrs["axis"]),)
 
 
@@ -132,7 +132,7 @@ def _scatter_type(types: Types, attrs: Attrs) -> Types:
 
 def _scatter_reference(arrays: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
     (indices, updates), axis, size = arrays, attrs["axis"], attrs["size"]
-    _check_indices("scatter_add_along_axis", indices, size)
+    check_indices("scatter_add_along_axis", indices, size)
     result = np.zeros((*updates.shape[:axis], size, *updates.shape[axis + 1 :]), updates.dtype)
     place: list[Any] = [np.arange(n).reshape([-1 if b == a else 1 for b in range(updates.ndim)])
                         for a, n in enumerate(updates.shape)]  # fmt: skip
@@ -197,17 +197,7 @@ def put_along_axis(indices: Tensor, updates: Tensor, axis: int, size: Size) -> T
 
 def getitem(x: Tensor, key: Any) -> Tensor:
     """Basic indexing by constants. Each part of `key` is an int, a slice of ints, None or Ellipsis."""
-    parts = list(key) if isinstance(key, tuple) else [key]
-    for part in parts:
-        if not (part is None or part is Ellipsis or isinstance(part, builtins.slice) or _is_int(part)):
-            hint = "take_along_axis reads at positions that are tensors, where(mask, ...) chooses by a mask"
-            fail(ArgumentError, f"x[...] takes ints, slices, None and ..., not {part!r}: {signature(x)}", hint)
-    named = [part for part in parts if part is not None and part is not Ellipsis]
-    dots = [position for position, part in enumerate(parts) if part is Ellipsis]
-    if len(named) > x.ndim or len(dots) > 1:
-        fail(ShapeError, f"x[...]: too many indices for {signature(x)}")
-    where_ = dots[0] if dots else len(parts)
-    parts[where_ : where_ + 1] = [builtins.slice(None)] * (x.ndim - len(named))
+    parts = spelled_out(x, key)
     axes = [part for part in parts if part is not None]
     chosen = _sliced(x, axes)
     sizes = iter(zip(chosen.shape, axes, strict=True))
@@ -222,12 +212,37 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     return reshape(chosen, shape)
 
 
+def spelled_out(x: Tensor, key: Any) -> list[Any]:
+    """A basic key with one int or slice for each axis, and None where a new one is."""
+    parts = list(key) if isinstance(key, tuple) else [key]
+    for part in parts:
+        if not (part is None or part is Ellipsis or isinstance(part, builtins.slice) or _is_int(part)):
+            hint = "take_along_axis reads at positions that are tensors, where(mask, ...) chooses by a mask"
+            fail(ArgumentError, f"x[...] takes ints, slices, None and ..., not {part!r}: {signature(x)}", hint)
+    named = [part for part in parts if part is not None and part is not Ellipsis]
+    dots = [position for position, part in enumerate(parts) if part is Ellipsis]
+    if len(named) > x.ndim or len(dots) > 1:
+        fail(ShapeError, f"x[...]: too many indices for {signature(x)}")
+    where_ = dots[0] if dots else len(parts)
+    parts[where_ : where_ + 1] = [builtins.slice(None)] * (x.ndim - len(named))
+    return parts
+
+
 def _is_int(part: Any) -> bool:
     return not isinstance(part, (bool, np.bool_, Tensor)) and hasattr(part, "__index__") and np.ndim(part) == 0
 
 
 def _sliced(x: Tensor, axes: Sequence[Any]) -> Tensor:
     """`x` with one slice or int an axis applied; ints leave an axis of size 1."""
+    x, bounds = bounds_of(x, axes)
+    if all(b == (0, n, 1) for b, n in zip(bounds, x.shape, strict=True)):
+        return x
+    starts, stops, steps = zip(*bounds, strict=True)
+    return cast(Tensor, apply(slice_op, x, starts=starts, stops=stops, steps=steps))
+
+
+def bounds_of(x: Tensor, axes: Sequence[Any]) -> tuple[Tensor, list[tuple[Size, Size, int]]]:
+    """(start, stop, step) for each axis, and `x` with what an int picks from an axis of a named size."""
     bounds: list[tuple[Size, Size, int]] = []
     for axis, (part, n) in enumerate(zip(axes, x.shape, strict=True)):
         if not isinstance(part, builtins.slice):
@@ -244,10 +259,7 @@ def _sliced(x: Tensor, axes: Sequence[Any]) -> Tensor:
         if values[2] == 0:
             fail(ArgumentError, f"x[...]: a slice's step is 0: {signature(x)}")
         bounds.append(_bounds(n, *values))
-    if all(b == (0, n, 1) for b, n in zip(bounds, x.shape, strict=True)):
-        return x
-    starts, stops, steps = zip(*bounds, strict=True)
-    return cast(Tensor, apply(slice_op, x, starts=starts, stops=stops, steps=steps))
+    return x, bounds
 
 
 def _taken(x: Tensor, index: int, axis: int, n: Dim) -> Tensor:

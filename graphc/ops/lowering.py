@@ -141,6 +141,17 @@ class ScatterAdd:
     """
 
 
+@dataclass(frozen=True)
+class ScatterInto(ScatterAdd):
+    """result = x; result[i with i[axis] replaced by indices[i]] op= updates[i], in index order.
+
+    Operands (x, indices, updates); attrs: axis. `combine(dtype)` names the handler's op of (old, update), None: the
+    update itself. Out of range: an error.
+    """
+
+    combine: Callable[[DType], str | None]
+
+
 Lowering = (
     Elementwise | Movement | Concat | IndexValue | Reduction | ArgReduction | Contraction | Gather | ScatterAdd
 )

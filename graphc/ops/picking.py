@@ -35,7 +35,7 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
     if axis is None:
         tensor, axis = reshape(tensor, (tensor.size,)), 0
     where_ = normalized_axis("take", axis, tensor.ndim, tensor)
-    return _taken(tensor, where_, _from_end("take", tensor, where_, indices))
+    return _taken(tensor, where_, from_end("take", tensor, where_, indices))
 
 
 def gather(x: TensorLike, indices: TensorLike, axis: int) -> Tensor:
@@ -52,7 +52,7 @@ def _taken(x: Tensor, axis: int, indices: Tensor) -> Tensor:
     return reshape(found, (*before, *indices.shape, *behind))
 
 
-def _from_end(name: str, x: Tensor, axis: int, indices: TensorLike) -> Tensor:
+def from_end(name: str, x: Tensor, axis: int, indices: TensorLike) -> Tensor:
     """`indices` with negative ones counted from the end of the axis; constants are checked."""
     size = x.shape[axis]
     if not isinstance(indices, Tensor):
@@ -89,7 +89,7 @@ def _checked(name: str, x: Tensor, axis: int, array: np.ndarray, size: int) -> n
 
 
 @dataclass(frozen=True)
-class _Array:
+class Array:
     """An integer index: a scalar of the key (an int) or an array."""
 
     indices: Any
@@ -98,23 +98,23 @@ class _Array:
 def getitem(x: Tensor, key: Any) -> Tensor:
     """`x[key]`: ints, slices of ints, None, ..., integer arrays and tensors, and constant masks, as in NumPy."""
     parts = list(key) if isinstance(key, tuple) else [key]
-    if not builtins.any(_is_array(part) for part in parts):
+    if not builtins.any(is_array(part) for part in parts):
         return indexing.getitem(x, key)
-    parts = _spelled_out(x, parts)
-    basic = [slice(None) if isinstance(part, _Array) else part for part in parts]
+    parts = spelled_out(x, parts)
+    basic = [slice(None) if isinstance(part, Array) else part for part in parts]
     sliced = indexing.getitem(x, tuple(basic))
     # Every part has an axis of `sliced` now: slices and arrays those of x, None a new one.
-    arrays = [(axis, part) for axis, part in enumerate(parts) if isinstance(part, _Array)]
+    arrays = [(axis, part) for axis, part in enumerate(parts) if isinstance(part, Array)]
     return _at_arrays(sliced, arrays)
 
 
-def _is_array(part: Any) -> bool:
+def is_array(part: Any) -> bool:
     if isinstance(part, (Tensor, list, np.ndarray)):
         return not isinstance(part, np.ndarray) or part.ndim > 0 or part.dtype == bool
     return isinstance(part, (bool, np.bool_))
 
 
-def _spelled_out(x: Tensor, parts: list[Any]) -> list[Any]:
+def spelled_out(x: Tensor, parts: list[Any]) -> list[Any]:
     """The key with one part for each axis: masks as positions, ints as arrays, ... as slices."""
     new: list[Any] = []
     for part in parts:
@@ -122,7 +122,7 @@ def _spelled_out(x: Tensor, parts: list[Any]) -> list[Any]:
             hint = "the shape would depend on its values: use where(mask, x, y), or a constant mask"
             fail(DTypeError, f"x[...]: a mask must be constant: {signature(x, part)}", hint)
         if isinstance(part, Tensor) or part is None or part is Ellipsis or isinstance(part, slice):
-            new.append(_Array(part) if isinstance(part, Tensor) else part)
+            new.append(Array(part) if isinstance(part, Tensor) else part)
             continue
         array = as_array(part)
         if array.dtype == bool:
@@ -130,7 +130,7 @@ def _spelled_out(x: Tensor, parts: list[Any]) -> list[Any]:
                 fail(ArgumentError, f"x[...]: a single bool is no index: {signature(x)}")
             new += _positions(x, new, array)
         else:
-            new.append(_Array(array.astype(np.int64) if array.size == 0 else array))
+            new.append(Array(array.astype(np.int64) if array.size == 0 else array))
     used = builtins.sum(part is not None and part is not Ellipsis for part in new)
     dots = [n for n, part in enumerate(new) if part is Ellipsis]
     if used > x.ndim or len(dots) > 1:
@@ -140,19 +140,19 @@ def _spelled_out(x: Tensor, parts: list[Any]) -> list[Any]:
     return new
 
 
-def _positions(x: Tensor, before: Sequence[Any], mask: np.ndarray) -> list[_Array]:
+def _positions(x: Tensor, before: Sequence[Any], mask: np.ndarray) -> list[Array]:
     """A mask as the positions where it is true, one array for each of its axes."""
     if Ellipsis not in [part for part in before if part is None or part is Ellipsis]:
         first = builtins.sum(part is not None for part in before)
         for size, wanted in zip(x.shape[first:], mask.shape, strict=False):
             if isinstance(size, int) and size != wanted:
                 fail(ShapeError, f"x[...]: a mask of shape {list(mask.shape)} for {signature(x)}")
-    return [_Array(found) for found in np.nonzero(mask)]
+    return [Array(found) for found in np.nonzero(mask)]
 
 
-def _at_arrays(x: Tensor, arrays: list[tuple[int, _Array]]) -> Tensor:
+def _at_arrays(x: Tensor, arrays: list[tuple[int, Array]]) -> Tensor:
     axes = [axis for axis, _ in arrays]
-    indices = [_from_end("x[...]", x, axis, part.indices) for axis, part in arrays]
+    indices = [from_end("x[...]", x, axis, part.indices) for axis, part in arrays]
     shape = broadcast_shape("x[...]", *indices)
     adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
     place = axes[0] if adjacent else 0
