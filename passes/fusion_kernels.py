@@ -173,9 +173,10 @@ def kernel_name(group: Group, roles: Roles) -> str:
     """A short summary of what a group computes, such as matmul_bias_relu or softmax_loss."""
     members = group.members
     names = [node.op.name for node in members]
-    if any(isinstance(node.op.lowering, Contraction) for node in members):
-        behind = [_epilogue_word(node, roles) for node in members if node.op.name != "matmul"]
-        return "_".join(["matmul", *_words(behind)])
+    products = [node for node in members if isinstance(node.op.lowering, Contraction)]
+    if products:
+        behind = [_epilogue_word(node, roles) for node in members if node not in products]
+        return "_".join([products[0].op.name, *_words(behind)])
     if group.domain.update:
         return "update"
     words: list[str] = []

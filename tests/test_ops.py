@@ -285,9 +285,15 @@ def test_best_is_the_reference(op: Op, sample: Sample, rng: np.random.Generator)
 def test_labels_are_the_reference(op: Op, sample: Sample, rng: np.random.Generator) -> None:
     arrays = sample.draw(float64, rng)
     types, attrs = concrete_types(op, sample, arrays)
-    a, b, result = op.lowering.labels(types, attrs)
-    expected = _reference(op, arrays, attrs)
-    np.testing.assert_allclose(np.einsum(f"{a},{b}->{result}", *arrays), expected, rtol=1e-13)
+    parts = [[re.findall(r"(\d*)([A-Za-z])", axis) for axis in axes] for axes in op.lowering.labels(types, attrs)]
+    sizes = {axis[0][1]: n for axes, t in zip(parts, types, strict=True) for axis, n in zip(axes, t.shape, strict=True)
+             if len(axis) == 1}  # fmt: skip
+    result = np.zeros(types[2].shape)
+    for index in np.ndindex(*sizes.values()):
+        at = dict(zip(sizes, index, strict=True))
+        a, b, out = (tuple(sum(int(by or 1) * at[label] for by, label in axis) for axis in axes) for axes in parts)
+        result[out] += arrays[0][a] * arrays[1][b]
+    np.testing.assert_allclose(result, _reference(op, arrays, attrs), rtol=1e-12)
 
 
 # gradients

@@ -16,8 +16,9 @@ whose strides walk it, or an `Epilogue` that stores elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
@@ -26,7 +27,7 @@ from graphc.loops.packing import Source, pack
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
 from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum
+from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum, product
 
 LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
@@ -128,6 +129,9 @@ class _Emitter:
     def _declare_scratch(self) -> None:
         s, dtype, b = self.schedule, self.problem.dtype, self.builder
         length = -(-s.block // s.lanes) * s.lanes
+        self.nest = self.problem.outer[s.split :]
+        extents = [loop.extent for loop in self.nest]
+        self.flat = [product(extents[i + 1 :]) * self.problem.k for i in range(len(extents))]  # steps, of one of each
         self.packed_rows = -(-(s.height + 1) // s.lanes) * s.lanes
         self.cell = b.fresh("cell")
         b.emit(Scratch(self.cell, int64, 1))
@@ -178,26 +182,55 @@ class _Emitter:
         self.a_base = problem.a.offset + _dot(where, problem.a.batch)
         self.b_base = problem.b.offset + _dot(where, problem.b.batch)
         if not s.blocked:
-            self._block(0, problem.k, None, None)
+            self._block(_Block(0, 0, problem.k, None, None))
             return
-        with b.loop("block", 0, maximum(problem.k, 1), s.block) as begin:
-            length = bind(b, "length", minimum(problem.k - begin, s.block))
-            first = b.eq(b.index(begin), b.index(0))
-            last = b.ge(b.index(begin + s.block), b.index(problem.k))
-            self._block(begin, length, first, last)
+        loops = problem.outer[: s.split]
+        count = product(loop.extent for loop in loops)
+        length = problem.k if isinstance(count, int) and count else minimum(problem.k, problem.k * count)
+        with contextlib.ExitStack() as stack:
+            first: Scalar | None = None
+            last: Scalar | None = None
+            in_a: Size = 0
+            in_b: Size = 0
+            if loops:
+                rest: Size = stack.enter_context(b.loop("segment", 0, maximum(count, 1)))
+                first = b.eq(b.index(rest), b.index(0))
+                last = b.ge(b.index(rest + 1), b.index(count))
+                for loop in reversed(loops):
+                    digit, rest = self._digit(rest, loop.extent)
+                    in_a, in_b = in_a + digit * loop.a, in_b + digit * loop.b
+            if s.cut:
+                begin = stack.enter_context(b.loop("block", 0, maximum(length, 1), s.block))
+                starts, ends = b.eq(b.index(begin), b.index(0)), b.ge(b.index(begin + s.block), b.index(length))
+                first = starts if first is None else b.and_(first, starts)
+                last = ends if last is None else b.and_(last, ends)
+                in_a, in_b = in_a + begin * problem.a.col, in_b + begin * problem.b.row
+                length = bind(b, "length", minimum(length - begin, s.block))
+            self._block(_Block(in_a, in_b, length, first, last))
 
-    def _block(self, begin: Size, length: Size, first: Scalar | None, last: Scalar | None) -> None:
-        """One block of k: pack B, then all tiles."""
+    def _block(self, block: _Block) -> None:
+        """One block of steps: pack B, then all tiles."""
         b, s, operand = self.builder, self.schedule, self.problem.b
         if s.pack_b:
             with b.loop("panel", self.cols.start, self.cols.stop) as panel:
                 col = panel * s.width
-                base = self.b_base + begin * operand.row + col * operand.col
+                base = self.b_base + block.b + col * operand.col
                 source = Source(
                     operand.buffer, self.problem.dtype, base, operand.row, operand.col, self.problem.n - col
                 )
-                pack(b, source, length, self.b_panel, (panel - self.cols.start) * self.panel_size, s.vectors, s.gathers)
-        self._rows(_Block(begin, length, first, last))
+                at = (panel - self.cols.start) * self.panel_size
+                self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
+        self._rows(block)
+
+    def _pack(self, source: Source, strides: list[Size], block: _Block, panel: str, at: Size, groups: int) -> None:
+        """Pack all steps of a block, those of a nest one after the other."""
+        b, width = self.builder, groups * self.schedule.lanes
+        base = source.base
+        with contextlib.ExitStack() as stack:
+            for loop, stride, steps in zip(self.nest, strides, self.flat, strict=True):
+                s = stack.enter_context(b.loop("s", 0, loop.extent))
+                base, at = base + s * stride, at + s * (steps * width)
+            pack(b, replace(source, base=base), block.length, panel, at, groups, self.schedule.gathers)
 
     def _rows(self, block: _Block) -> None:
         """The tiles of the chunk's rows, in two even heights; where m is not known, short ones at the end."""
@@ -231,13 +264,14 @@ class _Emitter:
     def _a_view(self, block: _Block, row: Size) -> View:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
         operand, s = self.problem.a, self.schedule
-        base = self.a_base + block.begin * operand.col + row * operand.row
+        base = self.a_base + block.a + row * operand.row
+        strides = [loop.a for loop in self.nest]
         if not s.pack_a:
-            return View(operand.buffer, base, operand.col, operand.row)
+            return View(operand.buffer, base, operand.col, operand.row, tuple(strides))
         limit = self.problem.m - row
         source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
-        pack(self.builder, source, block.length, self.a_panel, 0, self.packed_rows // s.lanes, s.gathers)
-        return View(self.a_panel, 0, self.packed_rows, 1)
+        self._pack(source, strides, block, self.a_panel, 0, self.packed_rows // s.lanes)
+        return View(self.a_panel, 0, self.packed_rows, 1, tuple(steps * self.packed_rows for steps in self.flat))
 
     def _tile_row(
         self, block: _Block, a: View, row: Size, height: int, condition: Scalar | None, limit: Size | None = None
@@ -260,13 +294,14 @@ class _Emitter:
     ) -> None:
         b, s, problem = self.builder, self.schedule, self.problem
         col = bind(b, "col", panel * s.width)
-        base = self.b_base + block.begin * problem.b.row + col * problem.b.col
-        view = View(problem.b.buffer, base, problem.b.row, 1)
+        base = self.b_base + block.b + col * problem.b.col
+        view = View(problem.b.buffer, base, problem.b.row, 1, tuple(loop.b for loop in self.nest))
         if s.pack_b:
-            view = View(self.b_panel, (panel - self.cols.start) * self.panel_size, s.width, 1)
+            outer = tuple(steps * s.width for steps in self.flat)
+            view = View(self.b_panel, (panel - self.cols.start) * self.panel_size, s.width, 1, outer)
         tile = Tile(
             problem.dtype, height, s.vectors, a, view, row, col, self.where, limit,
-            problem.n if masked else None, s.pack_b, self.stage,
+            problem.n if masked else None, s.pack_b, self.stage, tuple(loop.extent for loop in self.nest),
         )  # fmt: skip
         partial = None
         if block.first is not None and block.last is not None:
@@ -280,9 +315,12 @@ class _Emitter:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of k: where it begins, how long it is and, if there are several, whether it is the first, the last."""
+    """A block of steps: how far it lies in A and in B, the length of its k loop and, of several, whether it is the
+    first, the last.
+    """
 
-    begin: Size
+    a: Size
+    b: Size
     length: Size
     first: Scalar | None
     last: Scalar | None

@@ -1,44 +1,48 @@
-"""Contraction kernels: the operands of a matmul as strides, and a fused epilogue evaluated on its register tiles."""
+"""Contraction kernels: the operands as strides of labelled axes, and a fused epilogue evaluated on register tiles."""
 
 from __future__ import annotations
 
+import re
+
 from graphc.errors import InternalError
-from graphc.graph import Graph, Value
+from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
 from graphc.loops.contraction import contract
 from graphc.loops.evaluate import Checks, Evaluator, Point
 from graphc.loops.ir import BufferParam, LoopKernel
+from graphc.loops.nest import Arrangement, Loop, arrange
 from graphc.loops.rows import Lowered
-from graphc.loops.schedule import Operand, Problem
-from graphc.ops.lowering import Movement
+from graphc.ops.lowering import Contraction, Movement
 from graphc.passes.domain import ContractionShape
 from graphc.target import Target
 from graphc.types import Dim, Size, symbols, terms_of
 
+_TERM = re.compile(r"(\d*)(\w)")
+
 
 def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: Target, checks: Checks) -> Lowered:
-    """The kernel for one matmul and its epilogue."""
-    matmul = shape.matmul
-    a, b = matmul.inputs
-    (m, n), k = shape.full[-2:], a.type.shape[-1]
+    """The kernel for one contraction and its epilogue."""
+    node = shape.matmul
     axes = [f"f{i}" for i in range(len(shape.full))]
     buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
     outputs = [(value, f"b{len(graph.inputs) + i}") for i, value in enumerate(graph.outputs)]
-    dtype = matmul.types[0].dtype
+    dtype = node.types[0].dtype
     builder = Builder(target.lanes(dtype.itemsize))
     extents: dict[str, Size] = dict(zip(axes, shape.full, strict=True))
     evaluator = Evaluator(builder, graph, buffers, extents, checks)
     index = tuple(Dim.symbol(axis) for axis in axes)
+    labels, arranged = arranged_contraction(node, buffers, target)
 
     def epilogue(h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None) -> None:
-        place: dict[str, Size] = dict(zip(axes, (*batch, row, col), strict=True))
-        point = Point(place, mask, {Value(matmul): value})
+        at = arranged.place(batch, row, col)
+        place: dict[str, Size] = {axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)}
+        point = Point(place, mask, {Value(node): value})
         results = [evaluator.at(v, index, point) for v, _ in outputs]
+        lane = col if arranged.col is None else 0  # without columns the only element that there is lies in lane 0
         for (v, buffer), result in zip(outputs, results, strict=True):
-            h.store(buffer, evaluator.placed(linear_address(index, v.type.shape), point), result, mask)
+            h.store(buffer, evaluator.placed(linear_address(index, v.type.shape), point) + lane, result, mask)
 
-    problem = Problem(dtype, shape.full[:-2], m, n, k, _operand(a, m, k, buffers), _operand(b, k, n, buffers))
-    schedule = contract(builder, problem, epilogue, target)
+    schedule = contract(builder, arranged.problem, epilogue, target)
     params = [BufferParam(buffers[v], v.type.dtype, v.type.size) for v in graph.inputs]
     params += [BufferParam(buffer, v.type.dtype, v.type.size, writable=True) for v, buffer in outputs]
     sizes = tuple(sorted({*builder.sizes, *symbols(schedule.chunks)} - {"chunk"}))
@@ -46,28 +50,65 @@ def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: 
     return Lowered(LoopKernel(name, tuple(params), sizes, body, schedule.chunks), tuple(map(Dim.symbol, sizes)))
 
 
-def _operand(value: Value, rows: Size, cols: Size, buffers: dict[Value, str]) -> Operand:
-    """Where element [batch..., row, col] of a view of an operand lies: movement turned into strides."""
-    shape = value.type.shape
-    names = [f"view{i}" for i in range(len(shape))]
-    ranges = Ranges(dict(zip(names, shape, strict=True)))
-    index: tuple[Size, ...] = tuple(Dim.symbol(name) for name in names)
+def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) -> tuple[list[str], Arrangement]:
+    """The labels of the result's axes, and the Problem that the node's labels and its operands' strides make."""
+    kind = node.op.lowering
+    assert isinstance(kind, Contraction)
+    types = tuple(v.type for v in node.inputs)
+    *of_operands, of_result = [list(map(_terms, axes)) for axes in kind.labels(types, node.attrs)]
+    labels = [axis[0][0] for axis in of_result]
+    sizes = dict(zip(labels, node.types[0].shape, strict=True))
+    for axes, type_ in zip(of_operands, types, strict=True):
+        plain = [axis[0][0] if len(axis) == 1 and axis[0][1] == 1 else "" for axis in axes]
+        sizes |= {label: size for label, size in zip(plain, type_.shape, strict=True) if label}
+    ranges = Ranges({_symbol(label): size for label, size in sizes.items()})
+    order = [*labels, *(label for label in sizes if label not in labels)]
+    found = [_strides(v, axes, buffers, ranges) for v, axes in zip(node.inputs, of_operands, strict=True)]
+    result = linear_address([Dim.symbol(_symbol(label)) for label in labels], node.types[0].shape)
+    loops = []
+    for label in order:
+        used = [any(label == name for axis in axes for name, _ in axis) for axes in of_operands]
+        a, b = (strides.get(_symbol(label), 0) for _, _, strides in found)
+        c = _stride(result, _symbol(label))
+        loops.append(Loop((label,), sizes[label], a, b, c, used[0], used[1], label in labels))
+    (first, in_a, _), (second, in_b, _) = found
+    return labels, arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target)
+
+
+def _terms(axis: str) -> list[tuple[str, int]]:
+    """The labels of an axis such as `2h+p`, with their factors."""
+    return [(label, int(factor or 1)) for factor, label in _TERM.findall(axis)]
+
+
+def _symbol(label: str) -> str:
+    """The index symbol of a label: no size has such a name."""
+    return f"{label}'"
+
+
+def _strides(
+    value: Value, axes: list[list[tuple[str, int]]], buffers: dict[Value, str], ranges: Ranges
+) -> tuple[str, Size, dict[str, Size]]:
+    """(buffer, offset, stride of each label) of a view of an operand: movement turned into strides."""
+    index: tuple[Size, ...] = tuple(
+        sum((Dim.symbol(_symbol(label)) * factor for label, factor in axis), 0) for axis in axes
+    )
     base = value
     while base not in buffers:
         node = base.node
         if not isinstance(node.op.lowering, Movement):
-            raise InternalError(f"an operand of a matmul that is not in memory: {node!r}")
+            raise InternalError(f"an operand of a contraction that is not in memory: {node!r}")
         types = (node.inputs[0].type, node.types[0])
         index = tuple(node.op.lowering.source(ranges, types, node.attrs, index))
         base = node.inputs[0]
     address = linear_address(index, base.type.shape)
-    strides = [_stride(address, name) for name in names]
+    names = [_symbol(label) for axis in axes for label, _ in axis]
+    strides = {name: _stride(address, name) for name in names}
     offset: Size = address
-    for name, stride in zip(names, strides, strict=True):
+    for name, stride in strides.items():
         offset = offset - stride * Dim.symbol(name)
     if symbols(offset) & set(names):
-        raise InternalError(f"an operand of a matmul without strides: {value.type} at {address}")
-    return Operand(buffers[base], offset, tuple(strides[:-2]), strides[-2], strides[-1])
+        raise InternalError(f"an operand of a contraction without strides: {value.type} at {address}")
+    return buffers[base], offset, strides
 
 
 def _stride(address: Size, name: str) -> Size:

@@ -19,6 +19,7 @@ LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
 BLOCK = 384  # about the length of a block
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
+SHORT_K = 4  # an inner loop that is no longer is unrolled
 SHORT = 4  # the height of the last tiles where m is not known; their missing rows repeat the last one
 
 
@@ -34,8 +35,21 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Outer:
+    """A loop around the k loop: how often it runs, and how far one step of it moves in A and in B."""
+
+    extent: Size
+    a: Size
+    b: Size
+
+
+@dataclass(frozen=True)
 class Problem:
-    """C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], all of one dtype; sizes may be names."""
+    """C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], all of one dtype; sizes may be names.
+
+    With `outer` (the outermost first) the sum goes over a nest of loops, of which k is the innermost: what a window
+    of a convolution or several summed axes are.
+    """
 
     dtype: DType
     batch: tuple[Size, ...]
@@ -44,12 +58,19 @@ class Problem:
     k: Size
     a: Operand
     b: Operand
+    outer: tuple[Outer, ...] = ()
+
+    @property
+    def steps(self) -> Size:
+        """How many products are summed for an element of C."""
+        return product(loop.extent for loop in self.outer) * self.k
 
     def turned(self) -> Problem:
         """The transpose: C.T = B.T @ A.T."""
         a = replace(self.b, row=self.b.col, col=self.b.row)
         b = replace(self.a, row=self.a.col, col=self.a.row)
-        return replace(self, m=self.n, n=self.m, a=a, b=b)
+        outer = tuple(Outer(loop.extent, loop.b, loop.a) for loop in self.outer)
+        return replace(self, m=self.n, n=self.m, a=a, b=b, outer=outer)
 
 
 @dataclass(frozen=True)
@@ -66,8 +87,10 @@ class Schedule:
     tall: int  # how many tiles have height + 1 rows (rows_known only)
     rows_known: bool
     masked: str  # which panels need masks: "none", "all", or "last" (two copies of the tile)
-    block: int  # k block; the scratch panels have this length
-    blocked: bool  # k may be longer than a block
+    block: int  # steps of a tile at most; the scratch panels have this length
+    blocked: bool  # there may be several blocks, whose sums wait in scratch for each other
+    split: int  # how many of the outer loops run around the blocks; the others are inside of a tile
+    cut: bool  # whether k itself is cut into blocks
     unroll: int
     pack_a: bool
     pack_b: bool
@@ -101,7 +124,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
     pack_b = packs_b(problem, most, target)
     pack_a = packs_a(problem, target)
-    unroll, block, blocked = k_blocks(problem.k, pack_a)
+    unroll, block, blocked, split, cut = k_blocks(problem, pack_a)
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
@@ -113,8 +136,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
     batches = product(problem.batch)
     return Schedule(
-        lanes, vectors, height, tall, rows_known, masked, block, blocked, unroll, pack_a, pack_b, target.masked_memory,
-        panels, row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
+        lanes, vectors, height, tall, rows_known, masked, block, blocked, split, cut, unroll, pack_a, pack_b,
+        target.masked_memory, panels, row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
     )  # fmt: skip
 
 
@@ -160,15 +183,24 @@ def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:
     return height, 0, ceildiv(m, height)
 
 
-def k_blocks(k: Size, pack_a: bool) -> tuple[int, int, bool]:
-    """(unroll, block length, whether there may be several blocks). No k loop has a remainder."""
+def k_blocks(problem: Problem, pack_a: bool) -> tuple[int, int, bool, int, bool]:
+    """(unroll, steps of a block, whether there may be several, outer loops around them, whether k is cut).
+
+    No k loop has a remainder. Short ones, as windows have, are unrolled.
+    """
+    k, outer = problem.k, problem.outer
     if not isinstance(k, int):
-        return 1, BLOCK, True
-    unroll = 2 if k % 2 == 0 else 1
-    if k <= (LONG_PACKED_K if pack_a else LONG_K):
-        return unroll, max(k, 1), False
+        return 1, BLOCK, True, len(outer), True
+    unroll = k if outer and 0 < k <= SHORT_K else 2 if k % 2 == 0 else 1
+    limit = LONG_PACKED_K if pack_a else LONG_K
+    inside = 2 * limit if outer else limit
+    for split in range(len(outer) + 1):
+        steps = product(loop.extent for loop in outer[split:]) * k
+        if isinstance(steps, int) and (steps <= inside or (split == len(outer) and k <= limit)):
+            return unroll, max(steps, 1), split > 0, split, False
+        inside = 2 * BLOCK
     length = -(-k // -(-k // BLOCK))
-    return unroll, -(-length // 16) * 16, True
+    return 2 if k % 2 == 0 else 1, -(-length // 16) * 16, True, len(outer), True
 
 
 def packs_b(problem: Problem, most: int, target: Target) -> bool:
@@ -180,7 +212,8 @@ def packs_b(problem: Problem, most: int, target: Target) -> bool:
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
-    return isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes
+    large = isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes
+    return large and not problem.outer
 
 
 def packs_a(problem: Problem, target: Target) -> bool:
@@ -205,7 +238,7 @@ def chunk_shape(
     A size that is not known counts as GUESS. Only numbers come out, so the number of chunks stays a short expression.
     """
     worth = CHUNK_WORK * lanes
-    n, k, m = (size if isinstance(size, int) else GUESS for size in (problem.n, problem.k, problem.m))
+    n, k, m = (size if isinstance(size, int) else GUESS for size in (problem.n, problem.steps, problem.m))
     matrix, batches = max(1, m * n * k), known(product(problem.batch), MOST_CHUNKS)
     group = max(1, worth // matrix) if problem.batch else 1
     tile_count, panel_count = known(tiles, ceildiv_int(GUESS, height)), known(panels, ceildiv_int(GUESS, width))

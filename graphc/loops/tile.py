@@ -8,6 +8,7 @@ Each element is a single chain of multiply-adds in the order of k, so neither ti
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Union
@@ -32,12 +33,16 @@ Epilogue = Callable[[Builder, Scalar, Size, Size, tuple[Size, ...], Union[Scalar
 
 @dataclass(frozen=True)
 class View:
-    """Element (p, lane) is buffer[base + p * k_stride + lane * stride]: a row of A or a column of B is a lane."""
+    """Element (p, lane) is buffer[base + p * k_stride + lane * stride]: a row of A or a column of B is a lane.
+
+    outer: how far a step of each loop around the k loop moves.
+    """
 
     buffer: str
     base: Size
     k_stride: Size
     stride: Size
+    outer: tuple[Size, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Tile:
     limit_col: Size | None
     b_padded: bool  # whether B's missing columns may be read
     stage: str  # scratch of rows * vectors * lanes for a long epilogue; empty: it works on registers
+    nest: tuple[Size, ...] = ()  # the extents of the loops around the k loop, the outermost first
 
 
 def emit_tile(
@@ -97,15 +103,21 @@ def emit_tile(
 def _k_loop(builder: Builder, tile: Tile, length: Size, unroll: int, masks: Masks, sums: Sums) -> None:
     lanes, vtype = builder.lane_count, VType(tile.dtype, builder.lane_count)
     rows = [_row_base(builder, tile, r) for r in range(tile.rows)]
-    with builder.loop("p", 0, length, unroll) as p:
+    a: Size = 0
+    b = tile.b.base
+    with contextlib.ExitStack() as loops:
+        for extent, in_a, in_b in zip(tile.nest, tile.a.outer, tile.b.outer, strict=True):
+            s = loops.enter_context(builder.loop("s", 0, extent))
+            a, b = a + s * in_a, b + s * in_b
+        p = loops.enter_context(builder.loop("p", 0, length, unroll))
         for step in range(unroll):
             columns = []
             for v, mask in enumerate(masks):
-                index = builder.index(tile.b.base + (p + step) * tile.b.k_stride + v * lanes)
+                index = builder.index(b + (p + step) * tile.b.k_stride + v * lanes)
                 load = Load(tile.b.buffer, index.expr, vtype, mask.expr if mask and not tile.b_padded else None)
                 columns.append(builder.let(load, builder.depth, "b").expr)
             for row, base in enumerate(rows):
-                index = builder.index(base + (p + step) * tile.a.k_stride)
+                index = builder.index(base + a + (p + step) * tile.a.k_stride)
                 element = builder.let(Load(tile.a.buffer, index.expr, VType(tile.dtype)), builder.depth, "a")
                 wide = builder.widened(element, lanes).expr
                 for v in range(tile.vectors):

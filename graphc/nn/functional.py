@@ -9,12 +9,23 @@ from __future__ import annotations
 from graphc import ops
 from graphc.build import Tensor, fail
 from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.nn.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from graphc.nn.pooling import adaptive_avg_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops import relu, sigmoid, softplus, tanh
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool1d",
+    "avg_pool2d",
     "binary_cross_entropy_with_logits",
+    "conv1d",
+    "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
     "cross_entropy",
     "log_softmax",
+    "max_pool1d",
+    "max_pool2d",
     "mse_loss",
     "relu",
     "sigmoid",

@@ -3,6 +3,7 @@
 To add an op, `register(Op(...))` in the file of its kind; to make its function public, name it in that line here.
 """
 
+from graphc.ops import convolution as _convolution  # noqa: F401  # an op that layers call
 from graphc.ops import kernel as _kernel  # noqa: F401  # an op without a function
 from graphc.ops.arithmetic import (
     abs,

@@ -7,7 +7,7 @@ index?* To add an op of a new kind, add a class here and its reading in `graphc/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -123,9 +123,12 @@ class ArgReduction:
 
 @dataclass(frozen=True)
 class Contraction:
-    """result[out] = sum over the shared labels of a[...] * b[...]; labels(types, attrs) gives the three labels."""
+    """result[out] = sum over the other labels of a[...] * b[...]; labels(types, attrs) names the axes of the three.
 
-    labels: Callable[[Types, Attrs], tuple[str, str, str]]
+    An axis is a letter, or for an operand also a window such as `2h+p`: it is read at 2 * h + p.
+    """
+
+    labels: Callable[[Types, Attrs], tuple[Sequence[str], Sequence[str], Sequence[str]]]
 
 
 @dataclass(frozen=True)

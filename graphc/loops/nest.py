@@ -1,0 +1,146 @@
+"""From labelled axes to a `Problem`: which label is a row, which a column, which are batch, and the nest of the rest.
+
+Enter at `arrange`. Labels whose strides agree are merged (the pixels of all images of a 1x1 convolution are one long
+axis; the `q c` of an NHWC window are one run of memory). Of what is left, one label of each side becomes the rows and
+the columns of the tiles, the others of the result are batch axes, and what is summed becomes the k loop and the loops
+around it. To change how they are chosen, edit `_choose` (rows and columns) and `_summed_order` (the nest).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from graphc.loops.schedule import Operand, Outer, Problem, known
+from graphc.target import Target
+from graphc.types import DType, Size
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A label, or several merged ones: how often it runs and how far a step moves in A, B and C (0: not at all)."""
+
+    labels: tuple[str, ...]  # the outermost first
+    size: Size
+    a: Size
+    b: Size
+    c: Size
+    in_a: bool
+    in_b: bool
+    in_c: bool
+
+    def follows(self, outer: Loop) -> bool:
+        """Whether a step of `outer` is a whole run of this loop, everywhere."""
+        same = (outer.in_a, outer.in_b, outer.in_c) == (self.in_a, self.in_b, self.in_c)
+        pairs = ((outer.a, self.a), (outer.b, self.b), (outer.c, self.c))
+        return same and all(wide == narrow * self.size for wide, narrow in pairs)
+
+    def merged(self, inner: Loop) -> Loop:
+        return replace(inner, labels=self.labels + inner.labels, size=self.size * inner.size)
+
+    def exchanged(self) -> Loop:
+        return replace(self, a=self.b, b=self.a, in_a=self.in_b, in_b=self.in_a)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """A Problem, and where the labels of the result are in its batch axes, rows and columns."""
+
+    problem: Problem
+    batch: tuple[Loop, ...]
+    row: Loop | None
+    col: Loop | None
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+
+    def place(self, batch: tuple[Size, ...], row: Size, col: Size) -> dict[str, Size]:
+        """The value of each label of the result at an element of C."""
+        found: dict[str, Size] = {}
+        ends = [(self.row, row), (self.col, col)]
+        for loop, index in (*zip(self.batch, batch, strict=True), *((lp, i) for lp, i in ends if lp is not None)):
+            rest = index
+            for label in reversed(loop.labels[1:]):
+                size = self.sizes[label]
+                whole = rest // size
+                found[label], rest = rest - whole * size, whole
+            found[loop.labels[0]] = rest
+        return found
+
+
+def arrange(
+    dtype: DType, loops: list[Loop], buffers: tuple[str, str], offsets: tuple[Size, Size], target: Target
+) -> Arrangement:
+    """The Problem of `loops`: those of the result in its order, then those that are summed in any."""
+    sizes = {loop.labels[0]: loop.size for loop in loops}
+    loops = _merged([loop for loop in loops if loop.size != 1])
+    result = [loop for loop in loops if loop.in_c]
+    summed = _summed_order([loop for loop in loops if not loop.in_c])
+    row, col, turned = _choose(result, dtype, target)
+    if turned:
+        buffers, offsets = (buffers[1], buffers[0]), (offsets[1], offsets[0])
+        result, summed = [loop.exchanged() for loop in result], [loop.exchanged() for loop in summed]
+        row, col = row.exchanged() if row else None, col.exchanged() if col else None
+    batch = tuple(loop for loop in result if loop not in (row, col))
+    k = summed[-1] if summed else None
+    a = Operand(buffers[0], offsets[0], tuple(b.a for b in batch), row.a if row else 0, k.a if k else 0)
+    b = Operand(buffers[1], offsets[1], tuple(b.b for b in batch), k.b if k else 0, col.b if col else 0)
+    extents = tuple(loop.size for loop in batch)
+    outer = tuple(Outer(loop.size, loop.a, loop.b) for loop in summed[:-1])
+    m, n, length = (loop.size if loop else 1 for loop in (row, col, k))
+    return Arrangement(Problem(dtype, extents, m, n, length, a, b, outer), batch, row, col, sizes)
+
+
+def _merged(loops: list[Loop]) -> list[Loop]:
+    """The loops with every two that are one merged. Their order stays."""
+    found = list(loops)
+    for inner in loops:
+        for outer in found:
+            if inner in found and outer is not inner and inner.follows(outer):
+                found[found.index(outer)] = outer.merged(inner)
+                found.remove(inner)
+                return _merged(found)
+    return found
+
+
+def _summed_order(loops: list[Loop]) -> list[Loop]:
+    """Far steps outside, near ones inside."""
+
+    def distance(loop: Loop) -> tuple[bool, int, bool, int]:
+        return _far(loop.a) + _far(loop.b)
+
+    return sorted(loops, key=distance, reverse=True)
+
+
+def _far(stride: Size) -> tuple[bool, int]:
+    return not isinstance(stride, int), abs(known(stride, 0))
+
+
+def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | None, Loop | None, bool]:
+    """(rows, columns, whether A and B change places): the pair for which a tile does the most with the least."""
+    of_a = [loop for loop in result if loop.in_a and not loop.in_b]
+    of_b = [loop for loop in result if loop.in_b and not loop.in_a]
+    if len(of_a) == len(of_b) == 1:
+        turned = result.index(of_a[0]) > result.index(of_b[0])
+        return (of_b[0], of_a[0], True) if turned else (of_a[0], of_b[0], False)
+    lanes = target.lanes(dtype.itemsize)
+    best: tuple[float, Loop | None, Loop | None, bool] = (-1.0, None, None, False)
+    for rows, cols, turned in ((of_a, of_b, False), (of_b, of_a, True)):
+        down: list[Loop | None] = [*rows] if rows else [None]
+        across: list[Loop | None] = [*cols] if cols else [None]
+        for row, col in itertools.product(down, across):
+            worth = _worth(row, col, turned, lanes)
+            if worth > best[0]:
+                best = (worth, row, col, turned)
+    return best[1:]
+
+
+def _worth(row: Loop | None, col: Loop | None, turned: bool, lanes: int) -> float:
+    """About which part of the machine a tile of these rows and columns uses."""
+    if col is None:
+        return (0.5 if row is None else 0.75) / lanes
+    n = known(col.size, 16 * lanes)
+    used = n / (-(-n // lanes) * lanes) if n else 1.0
+    m = known(row.size, 64) if row is not None else 1
+    busy = min(1.0, m / 8)  # fewer rows leave the multipliers waiting for loads
+    adjacent = (col.a if turned else col.b) == 1
+    return used * busy * (1.0 if adjacent else 0.6) * (1.0 if col.c == 1 else 0.8)

@@ -1,0 +1,205 @@
+"""Pooling: maxima and means of windows, with PyTorch's names, arguments and defaults.
+
+A window is taken apart into its elements: each is a strided slice of the images, and maxima and sums of slices are
+elementwise. Wide windows go over one axis after the other. The gradient of a maximum goes to its first element, in
+row-major order. Enter at `max_pool2d` and `avg_pool2d`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from graphc.build import Tensor, constant, fail, signature
+from graphc.errors import ArgumentError, ShapeError
+from graphc.nn.convolution import Pair, channels_last, numbers, spatial
+from graphc.ops.comparison import greater, isnan
+from graphc.ops.operands import TensorLike, as_tensor, converted, floating
+from graphc.ops.padding import pad
+from graphc.ops.selection import where
+from graphc.ops.sources import ones
+from graphc.ops.subscripts import einsum
+from graphc.types import Size, floordiv
+
+FEW = 9  # elements of a window that are taken at once; wider windows go axis by axis
+Fold = Callable[[Tensor, Tensor], Tensor]
+
+
+def max_pool2d(
+    x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1, *,
+    layout: str = "NCHW",
+) -> Tensor:  # fmt: skip
+    """The maximum of each window of f32[N, C, H, W] (NHWC: f32[N, H, W, C]); stride is kernel_size if not given.
+
+    NaN if the window has one. Padding counts as -inf and is at most half of kernel_size.
+    """
+    return _max_pool("max_pool2d", 2, x, kernel_size, stride, padding, dilation, layout)
+
+
+def max_pool1d(
+    x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1, *,
+    layout: str = "NCL",
+) -> Tensor:  # fmt: skip
+    """`max_pool2d` over one axis, of f32[N, C, L] (NLC: f32[N, L, C])."""
+    return _max_pool("max_pool1d", 1, x, kernel_size, stride, padding, dilation, layout)
+
+
+def avg_pool2d(
+    x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True, *,
+    layout: str = "NCHW",
+) -> Tensor:  # fmt: skip
+    """The mean of each window; stride is kernel_size if not given. Padding is zeros, counted or not."""
+    return _avg_pool("avg_pool2d", 2, x, kernel_size, stride, padding, count_include_pad, layout)
+
+
+def avg_pool1d(
+    x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True, *,
+    layout: str = "NCL",
+) -> Tensor:  # fmt: skip
+    """`avg_pool2d` over one axis."""
+    return _avg_pool("avg_pool1d", 1, x, kernel_size, stride, padding, count_include_pad, layout)
+
+
+def adaptive_avg_pool2d(x: TensorLike, output_size: Pair, *, layout: str = "NCHW") -> Tensor:
+    """Means of `output_size` windows that cover height and width evenly; 1 is global pooling.
+
+    Window i of n over a side of s goes from floor(i*s/n) to ceil((i + 1)*s/n). A side that is not known takes 1 only.
+    """
+    name = "adaptive_avg_pool2d"
+    last = channels_last(name, 2, layout)
+    image = _image(name, 2, x)
+    counts = numbers(name, "output_size", output_size, 2, 1)
+    sides = spatial(2, last)
+    if all(count == 1 for count in counts):
+        return image.mean(axis=tuple(sides), keepdims=True)
+    letters = "nhwc" if last else "nchw"
+    for side, count in zip(sides, counts, strict=True):
+        means = constant(_means(name, image, side, count))
+        letter = letters[side]
+        image = einsum(f"{letters},i{letter}->{letters.replace(letter, 'i')}", image, means.astype(image.dtype))
+    return image
+
+
+def _means(name: str, image: Tensor, side: int, count: int) -> np.ndarray:
+    """The matrix that takes the mean of each window."""
+    size = image.shape[side]
+    if not isinstance(size, int):
+        fail(
+            ShapeError, f"{name}: axis {side} is of a size that is not known: {signature(image)}", "output_size=1 works"
+        )
+    matrix = np.zeros((count, size))
+    for i in range(count):
+        start, stop = i * size // count, -(-(i + 1) * size // count)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def _max_pool(
+    name: str, rank: int, x: TensorLike, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair,
+    layout: str,
+) -> Tensor:  # fmt: skip
+    last = channels_last(name, rank, layout)
+    image = as_tensor(x)
+    _check_rank(name, rank, image)
+    sizes, steps, around = _windows(name, rank, kernel_size, stride, padding)
+    holes = numbers(name, "dilation", dilation, rank, 1)
+    if any(around):
+        lowest = -np.inf if image.dtype.is_float else np.iinfo(image.dtype.numpy).min
+        image = pad(image, _widths(around, rank, last), constant_values=lowest)
+    return _folded(name, image, spatial(rank, last), sizes, steps, holes, _larger)
+
+
+def _larger(best: Tensor, other: Tensor) -> Tensor:
+    """The maximum; of equal ones the first, of NaNs the last."""
+    better = greater(other, best)
+    return where(better | isnan(other) if other.dtype.is_float else better, other, best)
+
+
+def _avg_pool(
+    name: str,
+    rank: int,
+    x: TensorLike,
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    counted: bool,
+    layout: str,
+) -> Tensor:
+    last = channels_last(name, rank, layout)
+    image = _image(name, rank, x)
+    sizes, steps, around = _windows(name, rank, kernel_size, stride, padding)
+    sides = spatial(rank, last)
+
+    def total(image: Tensor) -> Tensor:
+        padded = pad(image, _widths(around, rank, last)) if any(around) else image
+        return _folded(name, padded, sides, sizes, steps, [1] * rank, lambda a, b: a + b)
+
+    if counted or not any(around):
+        return total(image) / int(np.prod(sizes))
+    shape = tuple(n if axis in sides else 1 for axis, n in enumerate(image.shape))
+    return total(image) / total(ones(shape, image.dtype))
+
+
+def _folded(
+    name: str, image: Tensor, sides: list[int], sizes: list[int], steps: list[int], holes: list[int], fold: Fold
+) -> Tensor:
+    """All elements of each window folded in row-major order."""
+    for side, size, hole in zip(sides, sizes, holes, strict=True):
+        extent = image.shape[side]
+        if isinstance(extent, int) and extent < hole * (size - 1) + 1:
+            fail(ShapeError, f"{name}: the window is longer than axis {side}: {signature(image)} (padding included)")
+    counts = [
+        floordiv(image.shape[side] - hole * (size - 1) - 1, step) + 1
+        for side, size, step, hole in zip(sides, sizes, steps, holes, strict=True)
+    ]
+    if len(sides) == 1 or int(np.prod(sizes)) <= FEW:
+        taps = np.ndindex(*sizes)
+        return _joined(
+            image, sides, [[t * h for t, h in zip(tap, holes, strict=True)] for tap in taps], steps, counts, fold
+        )
+    for axis in reversed(range(len(sides))):
+        offsets = [[tap * holes[axis]] for tap in range(sizes[axis])]
+        image = _joined(image, [sides[axis]], offsets, [steps[axis]], [counts[axis]], fold)
+    return image
+
+
+def _joined(
+    image: Tensor, sides: list[int], offsets: list[list[int]], steps: list[int], counts: list[Size], fold: Fold
+) -> Tensor:
+    result: Tensor | None = None
+    for starts in offsets:
+        key: list[slice] = [slice(None)] * image.ndim
+        for side, start, step, count in zip(sides, starts, steps, counts, strict=True):
+            key[side] = slice(start, start + (count - 1) * step + 1, step)
+        part = image[tuple(key)]
+        result = part if result is None else fold(result, part)
+    assert result is not None
+    return result
+
+
+def _image(name: str, rank: int, x: TensorLike) -> Tensor:
+    image = as_tensor(x)
+    _check_rank(name, rank, image)
+    return converted(name, image, floating(image.dtype))
+
+
+def _check_rank(name: str, rank: int, image: Tensor) -> None:
+    if image.ndim != rank + 2:
+        fail(ShapeError, f"{name}: images have {rank + 2} axes: {signature(image)}")
+
+
+def _windows(
+    name: str, rank: int, kernel_size: Pair, stride: Pair | None, padding: Pair
+) -> tuple[list[int], list[int], list[int]]:
+    sizes = numbers(name, "kernel_size", kernel_size, rank, 1)
+    steps = sizes if stride is None else numbers(name, "stride", stride, rank, 1)
+    around = numbers(name, "padding", padding, rank, 0)
+    if any(2 * width > size for width, size in zip(around, sizes, strict=True)):
+        fail(ArgumentError, f"{name}: padding {padding} is more than half of kernel_size {kernel_size}")
+    return sizes, steps, around
+
+
+def _widths(around: list[int], rank: int, last: bool) -> list[tuple[int, int]]:
+    pairs = [(n, n) for n in around]
+    return [(0, 0), *pairs, (0, 0)] if last else [(0, 0), (0, 0), *pairs]
