@@ -35,7 +35,7 @@ class Fold:
     def add(self, h: Builder, values: Sequence[Scalar], masks: Sequence[Scalar | None]) -> None:
         terms = [self._term(h, value, mask) for value, mask in zip(values, masks, strict=True)]
         if self.terms_dtype != self.dtype:
-            terms = [h.cast(self._joined(h, terms), self.dtype)]
+            terms = [h.cast(joined(h, self.lowering, terms), self.dtype)]
         for n, x in enumerate(terms):
             register = self.registers[n % len(self.registers)]
             h.assign(register, self.lowering.combine(h, h.read(register), x))
@@ -48,17 +48,20 @@ class Fold:
 
     def lanes(self, h: Builder) -> Scalar:
         """All registers joined into one, pairwise."""
-        return self._joined(h, [h.read(register) for register in self.registers])
-
-    def _joined(self, h: Builder, values: list[Scalar]) -> Scalar:
-        while len(values) > 1:
-            half = (len(values) + 1) // 2
-            joined: list[Any] = [self.lowering.combine(h, a, b) for a, b in zip(values, values[half:], strict=False)]
-            values = joined + values[len(joined) : half]
-        return values[0]
+        return joined(h, self.lowering, [h.read(register) for register in self.registers])
 
     def result(self, h: Builder) -> Scalar:
         return h.fold_lanes(operation_name(self.lowering.combine, self.dtype), self.lanes(h))
+
+
+def joined(h: Builder, lowering: Reduction, values: Sequence[Scalar]) -> Scalar:
+    """A few values combined into one, in a tree."""
+    values = list(values)
+    while len(values) > 1:
+        half = (len(values) + 1) // 2
+        pairs: list[Any] = [lowering.combine(h, a, b) for a, b in zip(values, values[half:], strict=False)]
+        values = pairs + values[len(pairs) : half]
+    return values[0]
 
 
 class ArgFold(Fold):

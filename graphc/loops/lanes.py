@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.evaluate import Point
+from graphc.loops.ir import Let, Load, Var, VType
 from graphc.target import Target
-from graphc.types import Dim, Size
+from graphc.types import Dim, DType, Size
 
 Body = Callable[[list[Point]], None]
 
@@ -34,6 +35,15 @@ def named(h: Builder, stem: str, size: Size) -> Size:
 def below(h: Builder, left: Size) -> Scalar:
     """The mask of the first `left` lanes."""
     return h.lt(h.symbols[LANE], h.index(left))
+
+
+def load_here(h: Builder, buffer: str, dtype: DType, address: Size, mask: Scalar | None = None) -> Scalar:
+    """A vector from memory that the kernel writes too: a load of its own, never moved out of the loops around it."""
+    _, base = h.lane_form(address)
+    vtype = VType(dtype, h.lane_count)
+    var = Var(h.fresh("x"), vtype)
+    h.emit(Let(var, Load(buffer, h.index(base).expr, vtype, mask.expr if mask else None)))
+    return Scalar(var, h.depth)
 
 
 def lane_loop(

@@ -13,13 +13,15 @@ from dataclasses import replace
 import numpy as np
 
 from graphc.graph import Graph, Node, Value, origin_of
+from graphc.loops import columns
 from graphc.loops.evaluate import Checks
+from graphc.loops.kernel import Lowered
 from graphc.loops.matmul import lower_contraction
 from graphc.loops.printer import print_kernel
 from graphc.loops.program import Buffer, Check, Program, Region, Task
 from graphc.loops.regions import Schedule, schedule
 from graphc.loops.regroup import regroup
-from graphc.loops.rows import Lowered, RowsLowering
+from graphc.loops.rows import RowsLowering
 from graphc.loops.scatter import lower_scatter
 from graphc.ops.lowering import ScatterAdd
 from graphc.passes.domain import ContractionShape, RowsShape, ScatterShape, kernel_shape
@@ -136,7 +138,8 @@ class _Lowering:
             again = kernel_shape(inner)
             assert isinstance(again, RowsShape)
             shape = again
-        return RowsLowering(name, inner, shape, self.target, self.checks).run(), values
+        kind = columns.ColumnsLowering if columns.suits(shape, inner) else RowsLowering
+        return kind(name, inner, shape, self.target, self.checks).run(), values
 
     def _shared(self, lowered: Lowered, stem: str) -> tuple[str, Lowered]:
         """The kernel under its final name: the one that exists already if it says the same."""

@@ -16,92 +16,46 @@ computed again. How many elements a chunk has follows from the sizes alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
 from graphc.loops.arg import Search
-from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
-from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
-from graphc.loops.evaluate import Checks, Evaluator, Index, Point
+from graphc.loops.builder import LANE, Scalar
+from graphc.loops.evaluate import Checks, Point
 from graphc.loops.folds import ArgFold, Fold, fold_for, partials_fold, wide_dtype
-from graphc.loops.ir import BufferParam, Load, LoopKernel, Scratch, Stmt, VType
+from graphc.loops.ir import Scratch, Stmt
 from graphc.loops.keep import LoopPlan, plan_loops
-from graphc.loops.lanes import Body, below, child, lane_loop, named
+from graphc.loops.kernel import KernelLowering, Lowered, symbol_of
+from graphc.loops.lanes import Body, below, child, load_here
 from graphc.ops.lowering import ArgReduction, Reduction
-from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
+from graphc.passes.domain import RowsShape
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product, symbols
+from graphc.types import Dim, DType, Size, ceildiv, product
 
-GRAIN = 16 * 1024  # simple vector instructions (about 5 us) that make a chunk worth handing over
+__all__ = ["Lowered", "RowsLowering"]
+
 UNROLL = 4  # vectors in flight: enough to hide the latency of an addition
 LONG = 64  # terms a lane from which on a float32 sum runs in float64
 STRAIGHT = 4  # rows of at most this many vectors are straight-line code
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """A kernel and what its task needs: the values of its sizes, and the temporary buffers behind its operands."""
-
-    kernel: LoopKernel
-    sizes: tuple[Size, ...]
-    partials: tuple[tuple[DType, Size], ...] = ()
-
-
-def lanes_for(graph: Graph, target: Target) -> int:
-    """The one lane count of a kernel: a register of the smallest dtype that arithmetic runs in (4 bytes, or 8)."""
-    sizes = [v.type.dtype.itemsize for node in graph.order() for v in node.outputs if v.type.rank]
-    return target.lanes(8 if sizes and all(size == 8 for size in sizes) else 4)
-
-
-class RowsLowering:
+class RowsLowering(KernelLowering):
     """One kernel being lowered; `run` gives it."""
 
     def __init__(self, name: str, graph: Graph, shape: RowsShape, target: Target, checks: Checks) -> None:
-        self.name, self.graph, self.shape, self.target = name, graph, shape, target
-        self.h = Builder(lanes_for(graph, target))
-        self.axes = [i for i, size in enumerate(shape.full) if size != 1]
-        self.kept = [i for i in self.axes if i not in shape.reduced]
-        self.reduced = [i for i in self.axes if i in shape.reduced]
+        super().__init__(name, graph, shape, target, checks, shape.totals)
         self.lane_axis = self.axes[-1] if self.axes else None
         self.lane_kept = self.lane_axis in self.kept
         self.outer = [i for i in self.kept if i != self.lane_axis]
-        self.extents: dict[str, Size] = {_symbol(i): size for i, size in enumerate(shape.full)}
-        self.buffers = {value: f"b{n}" for n, value in enumerate(graph.inputs)}
-        self.evaluator = Evaluator(self.h, graph, self.buffers, self.extents, checks)
-        self.checks = checks
-        self.totals = {node: f"b{len(graph.inputs) + len(graph.outputs) + n}" for n, node in enumerate(shape.totals)}
         self.stages = self._stages()
-        self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
-        self.full_results = [v for v in dict.fromkeys(graph.outputs) if self.reduced and self._class(v) == "full"]
+        self.full_results = self._results("full") if self.reduced else []
         loops = [[node.inputs[0] for node in stage] for stage in self.stages] + [self.full_results]
         keep = STRAIGHT * self.h.lane_count * 8 < self._row_bytes(8) <= target.l2_bytes // 8
         plans = plan_loops(loops, lambda v: self.shape.classes[v] == "full", keep)
         *self.stage_plans, self.last_plan = plans
         self.scratch = {v: self.h.fresh("kept") for plan in plans for v in plan.stores}
 
-    # the parts of a kernel, outermost first
-
-    def run(self) -> Lowered:
-        chunks = self._loops()
-        finish = self._finish(chunks) if self._needs_finish() else ()
-        sizes = tuple(sorted({*self.h.sizes, *symbols(chunks)}))
-        outputs = [(v, f"b{len(self.graph.inputs) + n}") for n, v in enumerate(self.graph.outputs)]
-        params = [BufferParam(name, v.type.dtype, v.type.size) for v, name in self.buffers.items()]
-        params += [BufferParam(name, v.type.dtype, v.type.size, writable=True) for v, name in outputs]
-        partials = [(wide_dtype(node), chunks) for node in self.totals]
-        params += [
-            BufferParam(name, dtype, size, writable=True)
-            for name, (dtype, size) in zip(self.totals.values(), partials, strict=True)
-        ]
-        body = tuple(self.h.levels[0].statements)
-        kernel = LoopKernel(self.name, tuple(params), sizes, body, chunks, finish)
-        return Lowered(kernel, tuple(Dim.symbol(name) for name in sizes), tuple(partials))
-
     def _loops(self) -> Size:
         """Emits the loops over the kept axes; gives the number of chunks."""
-        start: dict[str, Size] = {_symbol(i): 0 for i, size in enumerate(self.shape.full) if size == 1}
-        top = Point(start)
         for value, name in self.scratch.items():
             self.h.emit(Scratch(name, value.type.dtype, self._row_bytes(1)))
         totals = self._open_totals()
@@ -111,7 +65,7 @@ class RowsLowering:
             share = self._share(self._vectors([i for i in self.axes if i not in self.outer]))
             first, last = self._range(chunk, share, rows)
             with self.h.loop("i", first, last) as row:
-                point = self._row_point(top, row, rows)
+                point = self._at_row(row, self.outer)
                 if self.lane_kept:
                     extent = self.shape.full[self.axes[-1]]
                     self._lane_loop(0, extent, self._unroll(self.heavy), point, lambda ps: self._row(ps, totals))
@@ -122,60 +76,32 @@ class RowsLowering:
             extent, unroll = self.shape.full[self.axes[-1]], self._unroll(self.heavy)
             share = self._share(self._vectors(self.reduced) * unroll) * self.h.lane_count * unroll
             first, last = self._range(chunk, share, extent)
-            self._lane_loop(first, last, unroll, top, lambda ps: self._row(ps, totals))
+            self._lane_loop(first, last, unroll, self.top, lambda ps: self._row(ps, totals))
             chunks = ceildiv(extent, share)
         else:
-            self._row([top], totals)
+            self._row([self.top], totals)
             chunks = 1
         for node, fold in totals.items():
-            self.h.store(self.totals[node], chunk, fold.result(self.h), None)
+            self.h.store(self.partials[node], chunk, fold.result(self.h), None)
         return chunks
-
-    def _vectors(self, axes: list[int]) -> Size:
-        """How many vectors the elements along `axes` make."""
-        sizes = [self.shape.full[i] for i in axes]
-        if axes and axes[-1] == self.lane_axis:
-            sizes[-1] = ceildiv(sizes[-1], self.h.lane_count)
-        return product(sizes)
-
-    def _share(self, vectors: Size) -> Size:
-        """How many pieces of so many vectors a chunk takes: enough to be worth handing over, at least one."""
-        work = vectors * element_cost(self.graph)
-        return ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
 
     def _unroll(self, heavy: bool) -> int:
         """How many vectors a loop computes at a time; the loops over one row decide by what each of them computes."""
         return 1 if heavy else UNROLL
-
-    def _range(self, chunk: Size, share: Size, stop: Size) -> tuple[Size, Size]:
-        first = named(self.h, "first", chunk * share)
-        return first, named(self.h, "last", minimum(first + share, stop))
-
-    def _row_point(self, top: Point, row: Dim, rows: Size) -> Point:
-        """The kept indices of row number `row`, of all kept axes but the lanes' flattened into one loop."""
-        ranges = Ranges({**self.extents, str(row): rows})
-        axes, rest = dict(top.axes), row
-        for axis in reversed(self.outer[1:]):
-            axes[_symbol(axis)] = ranges.mod(rest, self.shape.full[axis])
-            rest = ranges.div(rest, self.shape.full[axis])  # type: ignore[assignment]
-        axes[_symbol(self.outer[0])] = rest
-        return Point(axes)
 
     def _row(self, points: list[Point], totals: dict[Node, Fold]) -> None:
         """Everything at one kept index (or at the few vectors of them in `points`)."""
         straight = self._straight_points(points)
         for stage, plan in zip(self.stages, self.stage_plans, strict=True):
             self._reduce(stage, plan, points, straight)
-        here = [
-            v for v in self.graph.outputs if self._class(v) == "row" or (not self.reduced and self._class(v) == "full")
-        ]
+        here = self._results("row") + ([] if self.reduced else self._results("full"))
         if not self._needs_finish():
-            here += [v for v in self.graph.outputs if self._class(v) == "scalar"]
+            here += self._results("scalar")
         for node, fold in totals.items():
             operand = node.inputs[0]
             values = [self.evaluator.at(operand, self.index_of(operand), p) for p in points]
             fold.add(self.h, values, [p.mask for p in points])
-        self._store_all([(v, p) for p in points for v in dict.fromkeys(here)])
+        self._store_all([(v, p) for p in points for v in here])
         full = self.full_results
         if full and straight is not None:
             self._store_all([(v, p) for p in straight for v in full])
@@ -183,19 +109,7 @@ class RowsLowering:
             store = lambda inner: self._store_all([(v, p) for p in inner for v in full])  # noqa: E731
             self._over_reduced(points, self.last_plan, store)
 
-    def _store_all(self, wanted: Sequence[tuple[Value, Point]]) -> None:
-        """Evaluate everything, then store: an update in place reads all of its old values first."""
-        values = [(v, p, self.evaluator.at(v, self.index_of(v), p)) for v, p in wanted]
-        for value, point, result in values:
-            address = self.evaluator.placed(linear_address(self.index_of(value), value.type.shape), point)
-            for position, output in enumerate(self.graph.outputs):
-                if output == value:
-                    self.h.store(f"b{len(self.graph.inputs) + position}", address, result, point.mask)
-
     # loops over lanes and over the reduced axes
-
-    def _lane_loop(self, start: Size, stop: Size, unroll: int, point: Point, body: Body) -> None:
-        lane_loop(self.h, self.target, start, stop, unroll, point, _symbol(self.axes[-1]), body)
 
     def _row_bytes(self, itemsize: int) -> int:
         """The bytes of a row of whole vectors whose elements have `itemsize`; 2**62 where it has no known size."""
@@ -211,7 +125,7 @@ class RowsLowering:
         extent, lanes = self.shape.full[self.axes[-1]], self.h.lane_count
         if not isinstance(extent, int) or extent > STRAIGHT * lanes:
             return None
-        symbol = _symbol(self.axes[-1])
+        symbol = symbol_of(self.axes[-1])
         made = []
         for first in range(0, extent, lanes):
             mask = below(self.h, extent - first) if extent - first < lanes else None
@@ -223,12 +137,13 @@ class RowsLowering:
 
         def kept(inner: list[Point]) -> None:
             """`body` with the values of earlier loops at hand, and those for later ones put away."""
+            symbol = symbol_of(self.axes[-1])
             self._read_kept(plan.reads, inner)
             body(inner)
             for v in plan.stores:
                 values = [self.evaluator.at(v, self.index_of(v), p) for p in inner]
                 for p, value in zip(inner, values, strict=True):
-                    self.h.store(self.scratch[v], p.axes[_symbol(self.axes[-1])], value, None)
+                    self.h.store(self.scratch[v], p.axes[symbol], value, None)
 
         def nest(axes: list[int], points: list[Point]) -> None:
             if not axes:
@@ -237,17 +152,16 @@ class RowsLowering:
                 self._lane_loop(0, self.shape.full[axes[0]], self._unroll(plan.heavy), points[0], kept)
             else:
                 with self.h.loop("r", 0, self.shape.full[axes[0]]) as r:
-                    nest(axes[1:], [child(p, _symbol(axes[0]), r, p.mask) for p in points])
+                    nest(axes[1:], [child(p, symbol_of(axes[0]), r, p.mask) for p in points])
 
         nest(self.reduced, points)
 
     def _read_kept(self, values: Sequence[Value], points: list[Point]) -> None:
         """Bind values that an earlier loop has stored: here, not outside of the loops around."""
         for p in points if values else ():
-            _, base = self.h.lane_form(p.axes[_symbol(self.axes[-1])])
             for v in values:
-                load = Load(self.scratch[v], self.h.index(base).expr, VType(v.type.dtype, self.h.lane_count))
-                p.bound[v] = self.h.let(load, self.h.depth, "x")
+                address = p.axes[symbol_of(self.axes[-1])]
+                p.bound[v] = load_here(self.h, self.scratch[v], v.type.dtype, address)
 
     # reductions
 
@@ -284,7 +198,7 @@ class RowsLowering:
             self._read_kept((*plan.reads, *plan.stores), [p])
             return self.evaluator.at(operand, self.index_of(operand), p)
 
-        search = Search(self.h, self.target, lowering, operand.type.dtype, _symbol(self.axes[-1]), value_at)
+        search = Search(self.h, self.target, lowering, operand.type.dtype, symbol_of(self.axes[-1]), value_at)
         if straight is not None:
             return search.in_registers(straight)
         return search.in_row(point, self.shape.full[self.axes[-1]], self._unroll(plan.heavy))
@@ -310,7 +224,7 @@ class RowsLowering:
                 operand = nodes[n].inputs[0]
                 values = [self.evaluator.at(operand, self.index_of(operand), p) for p in at]
                 if isinstance(fold, ArgFold):
-                    symbol = _symbol(nodes[n].attrs["axis"])
+                    symbol = symbol_of(nodes[n].attrs["axis"])
                     fold.add_at(self.h, values, [self.h.index(p.axes[symbol]) for p in at], [p.mask for p in at])
                 else:
                     fold.add(self.h, values, [None if self.lane_kept else p.mask for p in at])
@@ -332,55 +246,25 @@ class RowsLowering:
     def _open_totals(self) -> dict[Node, Fold]:
         width = self.h.lane_count if self.lane_kept else 1
         ways = self._unroll(self.heavy) if self.lane_kept else 1
-        return {node: fold_for(self.h, node, width, ways, wide=True) for node in self.totals}
+        return {node: fold_for(self.h, node, width, ways, wide=True) for node in self.shape.totals}
 
-    def _needs_finish(self) -> bool:
-        """Scalar results are stored once, by the finish, unless the kernel has nothing but scalars."""
-        scalars = any(self._class(v) == "scalar" for v in self.graph.outputs)
-        return scalars and bool(self.axes or self.totals)
+    def _partial(self, node: Node, chunks: Size) -> tuple[DType, Size]:
+        return wide_dtype(node), chunks
 
     def _finish(self, chunks: Size) -> tuple[Stmt, ...]:
-        """Totals over the chunks in chunk order, then the scalar results."""
-        body, self.h.levels = self.h.levels, [type(self.h.levels[0])()]
+        """Totals over the chunks in chunk order, then the scalar results (the body has them if there is no more)."""
+        if not self._needs_finish():
+            return ()
         bound: dict[Value, Scalar] = {}
-        for node, buffer in self.totals.items():
+        for node, buffer in self.partials.items():
             fold = partials_fold(self.h, node, 1)
             with self.h.loop("c", 0, chunks) as c:
                 fold.add(self.h, [self.h.load(buffer, fold.dtype, c, None)], [None])
             bound[Value(node, 0)] = self.h.cast(fold.result(self.h), node.types[0].dtype)
         point = Point({}, None, bound)
-        self._store_all([(v, point) for v in dict.fromkeys(self.graph.outputs) if self._class(v) == "scalar"])
-        statements, self.h.levels = self.h.levels[0].statements, body
-        return tuple(statements)
+        self._store_all([(v, point) for v in self._results("scalar")])
+        return tuple(self.h.levels[0].statements)
 
-    # classes and indices
-
-    def _class(self, value: Value) -> str:
-        """full, row or scalar; a view counts as what its shape is read as."""
-        found = self.shape.classes[value]
-        if found != VIEW:
-            return found
-        read = class_of_shape(value.type.shape, Rows(self.shape.full, self.shape.reduced))
-        if read is None:
-            raise InternalError(f"a view of shape {value.type} in a kernel over {self.shape.full}")
-        return read
-
-    def index_of(self, value: Value) -> Index:
-        """The index of a value in terms of the axis symbols, by its class."""
-        shape, full = value.type.shape, self.shape.full
-        kind = self._class(value)
-        if kind == "scalar":
-            return (0,) * len(shape)
-        kept = [i for i in range(len(full)) if i not in self.shape.reduced]
-        if kind == "row" and shape == tuple(size if i in kept else 1 for i, size in enumerate(full)):
-            return tuple(Dim.symbol(_symbol(i)) if i in self.kept else 0 for i in range(len(full)))
-        # of the same rank or not, a movement of ones may have put the sizes on other axes
-        axes = [i for i in (kept if kind == "row" else range(len(full))) if full[i] != 1]
-        if [s for s in shape if s != 1] != [full[i] for i in axes]:
-            raise InternalError(f"{kind} value {value.type} in a kernel over {full} reduced over {self.shape.reduced}")
-        left = iter(axes)
-        return tuple(0 if size == 1 else Dim.symbol(_symbol(next(left))) for size in shape)
-
-
-def _symbol(axis: int) -> str:
-    return f"f{axis}"
+    def _needs_finish(self) -> bool:
+        """Scalar results are stored once, by the finish, unless the kernel has nothing but scalars."""
+        return bool(self._results("scalar")) and bool(self.axes or self.shape.totals)

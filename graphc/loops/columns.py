@@ -1,0 +1,137 @@
+"""Sums over columns and the like: reductions over all axes but the last, parallel over the rows.
+
+    for each chunk of rows (and of columns, if there are many):
+        its line of partial results = neutral
+        for every few rows, and the last ones one by one:
+            for each vector of columns:      full results are stored; the rows are joined, then added to the line
+    finish, for each vector of columns:      the lines are joined in order, row results stored, totals added
+
+Memory is read in its order, and a line stays in the cache. Float32 sums join the few rows in float32 and add them to
+the line in float64. Kernels with several stages of column reductions come here in parts, one for each stage
+(`graphc.passes.split_columns`). `suits` says which kernels come here at all; enter at `ColumnsLowering.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.graph import Graph, Node, Value
+from graphc.loops.evaluate import Checks, Point
+from graphc.loops.folds import Fold, joined, partials_fold, wide_dtype
+from graphc.loops.ir import Stmt
+from graphc.loops.kernel import KernelLowering, symbol_of
+from graphc.loops.lanes import child, load_here, named
+from graphc.ops.lowering import Reduction
+from graphc.passes.domain import FULL, RowsShape
+from graphc.target import Target
+from graphc.types import Dim, DType, Size, ceildiv, product
+
+TOGETHER = 8  # rows that are joined before they are added to a line
+FEW = 64  # rows of which a known number this small is summed in registers, column by column
+WIDEST = 4096  # columns of a chunk: a line stays in the cache
+
+
+def suits(shape: RowsShape, graph: Graph) -> bool:
+    """Whether a kernel is one stage of reductions over all axes but the last, and nothing full waits for them."""
+    axes = [axis for axis, size in enumerate(shape.full) if size != 1]
+    reduced = [axis for axis in axes if axis in shape.reduced]
+    if not reduced or not shape.reductions or axes[:-1] != reduced:
+        return False
+    rows = product(shape.full[axis] for axis in reduced)
+    if isinstance(rows, int) and rows <= FEW:
+        return False
+    if not all(isinstance(node.op.lowering, Reduction) for node in shape.reductions):
+        return False
+    behind: set[Node] = set()
+    for node in graph.order():
+        if any(v.node in behind or v.node in shape.reductions for v in node.inputs):
+            behind.add(node)
+    return not any(node in shape.reductions or shape.classes[Value(node)] == FULL for node in behind)
+
+
+class ColumnsLowering(KernelLowering):
+    """One kernel of column reductions; `run` gives it."""
+
+    def __init__(self, name: str, graph: Graph, shape: RowsShape, target: Target, checks: Checks) -> None:
+        super().__init__(name, graph, shape, target, checks, shape.reductions)
+        self.rows = product(shape.full[axis] for axis in self.reduced)
+        self.columns = shape.full[self.axes[-1]]
+        self.together = 1 if self.heavy else TOGETHER
+        self.width = min(self.columns, WIDEST) if isinstance(self.columns, int) else WIDEST
+        share = self._share(ceildiv(self.columns, self.h.lane_count))
+        self.share = ceildiv(share, self.together) * self.together
+        self.lines = ceildiv(self.rows, self.share)
+
+    def _loops(self) -> Size:
+        h, chunk, blocks = self.h, Dim.symbol("chunk"), ceildiv(self.columns, self.width)
+        line = chunk if blocks == 1 else named(h, "line", chunk // blocks)
+        first, last = self._range(line, self.share, self.rows)
+        left, right = (0, self.columns) if blocks == 1 else self._range(chunk - line * blocks, self.width, self.columns)
+        start = named(h, "start", line * self.columns)
+        self._lane_loop(left, right, 1, self.top, lambda points: self._clear(points[0], start))
+        whole = named(h, "whole", first + (last - first) // self.together * self.together)
+        self._over_rows(first, whole, self.together, (left, right), start)
+        if self.together > 1:
+            self._over_rows(whole, last, 1, (left, right), start)
+        return self.lines * blocks
+
+    def _over_rows(self, first: Size, last: Size, together: int, columns: tuple[Size, Size], start: Size) -> None:
+        """The rows from first to last, `together` at a time, over the columns, into the line at `start`."""
+        with self.h.loop("i", first, last, together) as row:
+            rows = [self._at_row(row, self.reduced)]
+            for n in range(1, together):
+                name = self.h.fresh("row")
+                self.h.symbols[name] = self.h.index(row + n)
+                rows.append(self._at_row(Dim.symbol(name), self.reduced))
+            self._lane_loop(*columns, 1, self.top, lambda points: self._add(points[0], rows, start))
+
+    def _partial(self, node: Node, chunks: Size) -> tuple[DType, Size]:
+        return wide_dtype(node), self.lines * self.columns
+
+    def _column(self, point: Point) -> Size:
+        return point.axes[symbol_of(self.axes[-1])]
+
+    def _clear(self, point: Point, start: Size) -> None:
+        for node, buffer in self.partials.items():
+            fold = partials_fold(self.h, node, self.h.lane_count)
+            self.h.store(buffer, start + self._column(point), fold.lanes(self.h), point.mask)
+
+    def _add(self, column: Point, rows: Sequence[Point], start: Size) -> None:
+        """One vector of columns in a few rows."""
+        symbol = symbol_of(self.axes[-1])
+        points = [child(row, symbol, self._column(column), column.mask) for row in rows]
+        terms = {
+            node: [self.evaluator.at(node.inputs[0], self.index_of(node.inputs[0]), p) for p in points]
+            for node in self.partials
+        }
+        self._store_all([(v, p) for p in points for v in self._results("full")])
+        for node, buffer in self.partials.items():
+            lowering = node.op.lowering
+            assert isinstance(lowering, Reduction)
+            values = [self.h.cast(value, node.types[0].dtype) for value in terms[node]]
+            term = self.h.widened(self.h.cast(joined(self.h, lowering, values), wide_dtype(node)), self.h.lane_count)
+            address = start + self._column(column)
+            before = load_here(self.h, buffer, wide_dtype(node), address, column.mask)
+            self.h.store(buffer, address, lowering.combine(self.h, before, term), column.mask)
+
+    def _finish(self, chunks: Size) -> tuple[Stmt, ...]:
+        h = self.h
+        totals = {node: partials_fold(h, node, h.lane_count) for node in self.shape.totals}
+        self._lane_loop(0, self.columns, 1, self.top, lambda points: self._finish_columns(points[0], totals))
+        bound = {Value(node): h.cast(fold.result(h), node.types[0].dtype) for node, fold in totals.items()}
+        self._store_all([(v, Point({}, None, bound)) for v in self._results("scalar")])
+        return tuple(h.levels[0].statements)
+
+    def _finish_columns(self, point: Point, totals: dict[Node, Fold]) -> None:
+        """One vector of columns: its lines joined in order, and what follows from them."""
+        h = self.h
+        for node, buffer in self.partials.items():
+            fold = partials_fold(h, node, h.lane_count)
+            with h.loop("c", 0, self.lines) as c:
+                address = c * self.columns + self._column(point)
+                fold.add(h, [load_here(h, buffer, fold.dtype, address, point.mask)], [None])
+            point.bound[Value(node)] = h.cast(fold.lanes(h), node.types[0].dtype)
+        for node, fold in totals.items():
+            operand = node.inputs[0]
+            fold.add(h, [self.evaluator.at(operand, self.index_of(operand), point)], [point.mask])
+        self._store_all([(v, point) for v in self._results("row")])

@@ -1,0 +1,166 @@
+"""What the kernels over a full shape share: buffers, indices by class, chunks, stores and the finish.
+
+`RowsLowering` (rows.py) and `ColumnsLowering` (columns.py) add the loops: `_loops` emits the body for one chunk and
+gives the number of chunks, `_finish` what runs once after all of them. Enter at `KernelLowering.run`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.errors import InternalError
+from graphc.graph import Graph, Node, Value
+from graphc.loops.builder import Builder, Ranges, linear_address
+from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
+from graphc.loops.evaluate import Checks, Evaluator, Index, Point
+from graphc.loops.ir import BufferParam, LoopKernel, Stmt
+from graphc.loops.lanes import Body, lane_loop, named
+from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
+from graphc.target import Target
+from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product, symbols
+
+GRAIN = 16 * 1024  # simple vector instructions (about 5 us) that make a chunk worth handing over
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and what its task needs: the values of its sizes, and the temporary buffers behind its operands."""
+
+    kernel: LoopKernel
+    sizes: tuple[Size, ...]
+    partials: tuple[tuple[DType, Size], ...] = ()
+
+
+def lanes_for(graph: Graph, target: Target) -> int:
+    """The one lane count of a kernel: a register of the smallest dtype that arithmetic runs in (4 bytes, or 8)."""
+    sizes = [v.type.dtype.itemsize for node in graph.order() for v in node.outputs if v.type.rank]
+    return target.lanes(8 if sizes and all(size == 8 for size in sizes) else 4)
+
+
+class KernelLowering(ABC):
+    """One kernel being lowered; `run` gives it. `partials`: which reductions leave results of chunks, and where."""
+
+    def __init__(
+        self, name: str, graph: Graph, shape: RowsShape, target: Target, checks: Checks, partials: Sequence[Node]
+    ) -> None:
+        self.name, self.graph, self.shape, self.target = name, graph, shape, target
+        self.h = Builder(lanes_for(graph, target))
+        self.axes = [i for i, size in enumerate(shape.full) if size != 1]
+        self.kept = [i for i in self.axes if i not in shape.reduced]
+        self.reduced = [i for i in self.axes if i in shape.reduced]
+        self.extents: dict[str, Size] = {symbol_of(i): size for i, size in enumerate(shape.full)}
+        self.buffers = {value: f"b{n}" for n, value in enumerate(graph.inputs)}
+        self.evaluator = Evaluator(self.h, graph, self.buffers, self.extents, checks)
+        self.checks = checks
+        first = len(graph.inputs) + len(graph.outputs)
+        self.partials = {node: f"b{first + n}" for n, node in enumerate(partials)}
+        self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
+        self.top = Point({symbol_of(i): 0 for i, size in enumerate(shape.full) if size == 1})
+
+    @abstractmethod
+    def _loops(self) -> Size:
+        """Emit the body for the chunk with the number `chunk`; gives the number of chunks."""
+
+    @abstractmethod
+    def _finish(self, chunks: Size) -> tuple[Stmt, ...]:
+        """What runs once after all chunks; empty if nothing does."""
+
+    @abstractmethod
+    def _partial(self, node: Node, chunks: Size) -> tuple[DType, Size]:
+        """The dtype and the number of the partial results that a reduction leaves."""
+
+    def run(self) -> Lowered:
+        """The kernel, its sizes, and the buffers of its partial results."""
+        chunks = self._loops()
+        body, self.h.levels = self.h.levels, [type(self.h.levels[0])()]
+        finish = self._finish(chunks)
+        sizes = tuple(sorted({*self.h.sizes, *symbols(chunks)}))
+        outputs = [(v, f"b{len(self.graph.inputs) + n}") for n, v in enumerate(self.graph.outputs)]
+        params = [BufferParam(name, v.type.dtype, v.type.size) for v, name in self.buffers.items()]
+        params += [BufferParam(name, v.type.dtype, v.type.size, writable=True) for v, name in outputs]
+        partials = [self._partial(node, chunks) for node in self.partials]
+        params += [
+            BufferParam(name, dtype, size, writable=True)
+            for name, (dtype, size) in zip(self.partials.values(), partials, strict=True)
+        ]
+        kernel = LoopKernel(self.name, tuple(params), sizes, tuple(body[0].statements), chunks, finish)
+        return Lowered(kernel, tuple(Dim.symbol(name) for name in sizes), tuple(partials))
+
+    # chunks and loops
+
+    def _vectors(self, axes: list[int]) -> Size:
+        """How many vectors the elements along `axes` make."""
+        sizes = [self.shape.full[i] for i in axes]
+        if axes and axes[-1] == self.axes[-1]:
+            sizes[-1] = ceildiv(sizes[-1], self.h.lane_count)
+        return product(sizes)
+
+    def _share(self, vectors: Size) -> Size:
+        """How many pieces of so many vectors a chunk takes: enough to be worth handing over, at least one."""
+        work = vectors * element_cost(self.graph)
+        return ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
+
+    def _range(self, chunk: Size, share: Size, stop: Size) -> tuple[Size, Size]:
+        first = named(self.h, "first", chunk * share)
+        return first, named(self.h, "last", minimum(first + share, stop))
+
+    def _lane_loop(self, start: Size, stop: Size, unroll: int, point: Point, body: Body) -> None:
+        lane_loop(self.h, self.target, start, stop, unroll, point, symbol_of(self.axes[-1]), body)
+
+    def _at_row(self, row: Dim, axes: Sequence[int]) -> Point:
+        """Where `row` is, an index over `axes` flattened into one (a symbol)."""
+        ranges = Ranges({**self.extents, str(row): product(self.shape.full[i] for i in axes)})
+        places, rest = dict(self.top.axes), row
+        for axis in reversed(axes[1:]):
+            places[symbol_of(axis)] = ranges.mod(rest, self.shape.full[axis])
+            rest = ranges.div(rest, self.shape.full[axis])  # type: ignore[assignment]
+        places[symbol_of(axes[0])] = rest
+        return Point(places)
+
+    def _store_all(self, wanted: Sequence[tuple[Value, Point]]) -> None:
+        """Evaluate everything, then store: an update in place reads all of its old values first."""
+        values = [(v, p, self.evaluator.at(v, self.index_of(v), p)) for v, p in wanted]
+        for value, point, result in values:
+            address = self.evaluator.placed(linear_address(self.index_of(value), value.type.shape), point)
+            for position, output in enumerate(self.graph.outputs):
+                if output == value:
+                    self.h.store(f"b{len(self.graph.inputs) + position}", address, result, point.mask)
+
+    def _results(self, kind: str) -> list[Value]:
+        """The results of a class, each once."""
+        return [v for v in dict.fromkeys(self.graph.outputs) if self._class(v) == kind]
+
+    # classes and indices
+
+    def _class(self, value: Value) -> str:
+        """full, row or scalar; a view counts as what its shape is read as."""
+        found = self.shape.classes[value]
+        if found != VIEW:
+            return found
+        read = class_of_shape(value.type.shape, Rows(self.shape.full, self.shape.reduced))
+        if read is None:
+            raise InternalError(f"a view of shape {value.type} in a kernel over {self.shape.full}")
+        return read
+
+    def index_of(self, value: Value) -> Index:
+        """The index of a value in terms of the axis symbols, by its class."""
+        shape, full = value.type.shape, self.shape.full
+        kind = self._class(value)
+        if kind == "scalar":
+            return (0,) * len(shape)
+        kept = [i for i in range(len(full)) if i not in self.shape.reduced]
+        if kind == "row" and shape == tuple(size if i in kept else 1 for i, size in enumerate(full)):
+            return tuple(Dim.symbol(symbol_of(i)) if i in self.kept else 0 for i in range(len(full)))
+        # of the same rank or not, a movement of ones may have put the sizes on other axes
+        axes = [i for i in (kept if kind == "row" else range(len(full))) if full[i] != 1]
+        if [s for s in shape if s != 1] != [full[i] for i in axes]:
+            raise InternalError(f"{kind} value {value.type} in a kernel over {full} reduced over {self.shape.reduced}")
+        left = iter(axes)
+        return tuple(0 if size == 1 else Dim.symbol(symbol_of(next(left))) for size in shape)
+
+
+def symbol_of(axis: int) -> str:
+    """The symbol that stands for the index along an axis of the full shape."""
+    return f"f{axis}"
