@@ -180,11 +180,12 @@ def function(
     observer.level("graph", lambda: levels.text("graph"))
     try:
         native, kernels = _compiled(levels)
-    except (GraphcError, InternalError):
+    except GraphcError:
         raise
     except Exception as error:
-        path = reproducer(canonical_text(frozen.graph))
-        raise InternalError(f"compiling {frozen.graph.name} failed: {type(error).__name__}: {error}", path) from error
+        what = str(error) if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
+        path = reproducer(to_text(frozen.graph))
+        raise InternalError(f"compiling {frozen.graph.name} failed: {what}", path) from error
     if settings.current().dump is not None:
         for level in LEVELS[2:]:
             observer.level(level, levels.text(level))

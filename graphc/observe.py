@@ -7,6 +7,7 @@ GRAPHC_LOG are one table, `graphc.settings.LOG_WORDS`; to add one, add a line th
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import tempfile
@@ -67,6 +68,15 @@ class Dumper:
         path = self.folder / f"{number:02d}-{self._prefix}{level}.{suffix}"
         path.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
         return path
+
+
+def _after_fork() -> None:
+    """In a forked child: the thread that held the lock at the fork may not exist here."""
+    Dumper._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Observer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,7 @@ class ParameterState:
         self.array = aligned_empty(array.shape, array.dtype)
         self.array[...] = array
         self.default_update: Tensor | None = None
+        _living.add(self)
 
     def __repr__(self) -> str:
         return f"ParameterState({self.name})"
@@ -39,3 +42,16 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], alignment: int =
     raw = np.empty(nbytes + alignment, np.uint8)
     offset = -raw.ctypes.data % alignment
     return raw[offset : offset + nbytes].view(dtype).reshape(shape)
+
+
+_living: weakref.WeakSet[ParameterState] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: the thread that held a lock at the fork does not exist here."""
+    for state in list(_living):
+        state.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

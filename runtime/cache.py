@@ -154,6 +154,10 @@ def _cache_at(folder: Path) -> DiskCache:
     return DiskCache(folder)
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cache_at.cache_clear)  # a lock may have been held by a thread that is gone
+
+
 def disk_cache() -> DiskCache | None:
     """The cache that the settings name, or None where it is switched off."""
     settings = current()

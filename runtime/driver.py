@@ -13,6 +13,7 @@ below, and nothing else knows them. Enter at `driver()`. The code holds no addre
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -269,6 +270,15 @@ class Driver:
 
 _driver: Driver | None = None
 _driver_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _driver_lock
+    _driver_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def driver() -> Driver:

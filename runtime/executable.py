@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from graphc.types import evaluate
 PLANS = 64  # tuples of sizes whose tables are kept
 _INDEX_BITS = 40
 _cores = settings.usable_cores()
+_Results = TypeVar("_Results")
 _Range = tuple[int, int]  # addresses: of the first byte, and behind the last
 
 
@@ -104,14 +105,22 @@ class Executable:
         None. Raises ArgumentError, DTypeError, ShapeError for arguments that do not fit and IndexRangeError for an
         index out of range; after an error no parameter has changed.
         """
+        results = self._locked(self._call_quickly, args, named, out)
+        if results is None:
+            # converting may run the user's own code (`__array__`), which may call this function: no lock is held
+            arrays, sizes = self._arguments.bind(args, named)
+            results = self._locked(self._call_slowly, arrays, sizes, out)
+        return results
+
+    def _locked(self, call: Callable[..., _Results], *args: Any) -> _Results:
+        """`call(*args)` with the arena and the parameters to itself."""
         with self._lock:
             taken = 0
             try:
                 for lock in self._locks:
                     lock.acquire()
                     taken += 1
-                results = self._call_quickly(args, named, out)
-                return self._call_slowly(args, named, out) if results is None else results
+                return call(*args)
             finally:
                 while taken:
                     taken -= 1
@@ -142,8 +151,7 @@ class Executable:
             self._fail(plan, args)
         return results
 
-    def _call_slowly(self, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> list[np.ndarray]:
-        arrays, sizes = self._arguments.bind(args, named)
+    def _call_slowly(self, arrays: Sequence[np.ndarray], sizes: tuple[int, ...], out: Any) -> list[np.ndarray]:
         arrays = [self._apart(array) for array in arrays]
         plan = self._plan(sizes)
         given = self._outputs(plan, out)
@@ -269,10 +277,8 @@ class Executable:
         return np.frombuffer(memory, kind.dtype.numpy).reshape(shape)
 
     def after_fork(self) -> None:
-        """In a forked child: the thread that held a lock at the fork does not exist here."""
+        """In a forked child, where the parameters have new locks: the thread that held one may not exist here."""
         self._lock = threading.Lock()
-        for state in self._states:
-            state.lock = threading.RLock()
         self._locks = _ordered_locks(self._states)
         self._forget()
 
