@@ -114,3 +114,18 @@ def test_a_reduction_of_one_element() -> None:
     """The loops of a kernel without any axis asked for the last one."""
     x = placeholder("x", (1, 1), "float64")
     agrees([graphc.argmax(x * x, axis=0), (x * x).sum()], {x: numbers(1, 1)})
+
+
+def test_a_backward_slice_of_nothing() -> None:
+    """max(n - 1, -1) // 2 + 1 elements: for n = 0 the native code divided an unsigned -1."""
+    x = placeholder("x", ("n",), "int64")
+    for size in (0, 1, 2, 5):
+        agrees(
+            [graphc.iota((4, x.shape[0]), "int64", 1)[:, -1::-2].sum(axis=(0, 1))], {x: numbers(size, dtype="int64")}
+        )
+
+
+def test_a_transposed_iota_as_an_operand_of_a_matmul() -> None:
+    x = placeholder("x", (1, 1), "float32")
+    disable = ["stabilize", "simplify", "fold_constants", "merge_duplicates", "remove_dead", "fuse"]
+    agrees([x @ graphc.iota((1, 1), "float32", 1).T], {x: numbers(1, 1, dtype="float32")}, disable)

@@ -16,6 +16,7 @@ from typing import Any
 from graphc.errors import InternalError
 from graphc.loops.ir import I64, Assign, Const, Declare, Expr, For, If, Let, Load, Op, Reg, Stmt, Store, Var, VType
 from graphc.loops.ranges import Ranges as Ranges
+from graphc.loops.ranges import clamped_below_zero
 from graphc.loops.ranges import linear_address as linear_address
 from graphc.types import Call, Dim, DType, Size, bool_, int64, symbols, terms_of
 
@@ -206,6 +207,10 @@ class Builder:
     def _atom(self, atom: str | Call) -> Scalar:
         if isinstance(atom, Call):
             a, b = (self.index(arg) for arg in atom.args)
+            if atom.fn == "floordiv" and clamped_below_zero(atom.args[0]):
+                zero, down = self.constant(0, int64), self.sub(self.sub(b, self.constant(1, int64)), a)
+                whole = self.op("floordiv", int64, self.op("max", int64, a, zero), b)
+                return self.select(self.lt(a, zero), self.sub(zero, self.op("floordiv", int64, down, b)), whole)
             return self.op(atom.fn, int64, a, b)
         if atom not in self.symbols:
             self.sizes[atom] = None
