@@ -24,14 +24,14 @@ from graphc.loops.evaluate import Checks, Point
 from graphc.loops.folds import ArgFold, Fold, fold_for, partials_fold, wide_dtype
 from graphc.loops.ir import Scratch, Stmt
 from graphc.loops.keep import LoopPlan, plan_loops
-from graphc.loops.kernel import KernelLowering, Lowered, symbol_of
+from graphc.loops.kernel import GRAIN, KernelLowering, Lowered, lanes_for, symbol_of
 from graphc.loops.lanes import Body, below, child, load_here
 from graphc.ops.lowering import ArgReduction, Reduction
 from graphc.passes.domain import RowsShape
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, product
 
-__all__ = ["Lowered", "RowsLowering"]
+__all__ = ["GRAIN", "Lowered", "RowsLowering", "lanes_for"]
 
 UNROLL = 4  # vectors in flight: enough to hide the latency of an addition
 LONG = 64  # terms a lane from which on a float32 sum runs in float64
