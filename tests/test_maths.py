@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from graphc.llvm.emit import emit
-from graphc.loops import maths
+from graphc.loops import maths, maths_trigonometric
 from graphc.loops.ir import BufferParam, Expr, For, Load, LoopKernel, Op, Store, Var, VType, const
 from graphc.loops.maths_tables import TABLES
+from graphc.ops.lowering import FUNCTIONS as ARITY
+from graphc.ops.registry import OPS
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import compile_assembly
 from graphc.target import NAMED
@@ -31,7 +33,8 @@ def _load_benchmark() -> ModuleType:
 
 
 accuracy = _load_benchmark()
-FUNCTIONS, FLOATS = accuracy.FUNCTIONS, (float32, float64)
+FUNCTIONS, OF_PAIRS, FLOATS = accuracy.FUNCTIONS, accuracy.OF_PAIRS, (float32, float64)
+needs_longdouble = pytest.mark.skipif(not accuracy.longdouble_is_wider(), reason="longdouble has no more bits here")
 INF, NAN = math.inf, math.nan
 # The errors that docs/maths.md states: with a fused multiply-add, and without.
 BOUNDS = {
@@ -40,15 +43,25 @@ BOUNDS = {
     ("log", float32): (0.93, 0.95), ("log", float64): (0.93, 1.0),
     ("log1p", float32): (0.93, 0.98), ("log1p", float64): (0.93, 0.95),
     ("tanh", float32): (0.94, 1.15), ("tanh", float64): (1.0, 1.15),
+    ("sin", float32): (0.80, 0.80), ("sin", float64): (0.83, 0.83),
+    ("cos", float32): (0.80, 0.80), ("cos", float64): (0.83, 0.83),
+    ("tan", float32): (0.51, 0.51), ("tan", float64): (1.05, 1.15),
+    ("erf", float32): (0.95, 1.25), ("erf", float64): (1.0, 1.4),
+    ("power", float32): (0.54, 0.54), ("power", float64): (1.1, 1.35),
 }  # fmt: skip
 
 
-def run(name: str, dtype: DType, values: object, lanes: int | None = None, fma: bool = True) -> np.ndarray:
+def run(name: str, dtype: DType, *values: object, lanes: int | None = None, fma: bool = True) -> np.ndarray:
     """`name` of each value, by the code for `lanes` (None: a whole register of the host)."""
-    x = np.asarray(values, dtype.numpy).reshape(-1)
-    padded = np.concatenate([x, np.ones(-x.size % 64, dtype.numpy)])
-    result = accuracy.compiled(name, dtype, lanes or host_target().lanes(dtype.itemsize), fma)(padded)
-    return np.asarray(result[: x.size])
+    operands = [np.asarray(v, dtype.numpy).reshape(-1) for v in values]
+    padded = [np.concatenate([x, np.ones(-x.size % 64, dtype.numpy)]) for x in operands]
+    result = accuracy.compiled(name, dtype, lanes or host_target().lanes(dtype.itemsize), fma)(*padded)
+    return np.asarray(result[: operands[0].size])
+
+
+def operands_of(name: str, dtype: DType, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    pair = name in OF_PAIRS
+    return accuracy.sample_pairs(name, dtype, count, seed) if pair else (accuracy.sample(name, dtype, count, seed),)
 
 
 def bits(array: np.ndarray) -> np.ndarray:
@@ -62,23 +75,25 @@ def same_bits(got: np.ndarray, expected: object) -> None:
 
 
 @pytest.mark.parametrize("fma", [True, False])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", FUNCTIONS + OF_PAIRS)
 def test_float32_errors_on_samples_of_every_region(name: str, fma: bool) -> None:
-    x = accuracy.sample(name, float32, 200_000)
+    operands = operands_of(name, float32, 200_000)
     with np.errstate(all="ignore"):
-        exact = getattr(np, name)(x.astype(np.float64))
-    errors = accuracy.ulp_errors(run(name, float32, x, fma=fma), exact)
+        exact = accuracy.reference(name)(*(x.astype(np.float64) for x in operands))
+    errors = accuracy.ulp_errors(run(name, float32, *operands, fma=fma), exact)
     worst = int(errors.argmax())
-    assert errors[worst] <= BOUNDS[name, float32][not fma], f"{name}({x[worst]!r})"
+    assert errors[worst] <= BOUNDS[name, float32][not fma], f"{name}({[x[worst] for x in operands]})"
 
 
+@needs_longdouble
 @pytest.mark.parametrize("fma", [True, False])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", FUNCTIONS + OF_PAIRS)
 def test_float64_errors_on_samples_of_every_region(name: str, fma: bool) -> None:
-    x = accuracy.sample(name, float64, 6_000)
-    errors = accuracy.ulp_errors(run(name, float64, x, fma=fma), *accuracy.exact_values(name, x))
+    slow = name in ("exp", "expm1", "log", "log1p", "tanh", "erf")  # a reference with 45 digits
+    operands = operands_of(name, float64, 6_000 if slow else 60_000)
+    errors = accuracy.ulp_errors(run(name, float64, *operands, fma=fma), *accuracy.exact_values(name, *operands))
     worst = int(errors.argmax())
-    assert errors[worst] <= BOUNDS[name, float64][not fma], f"{name}({x[worst]!r})"
+    assert errors[worst] <= BOUNDS[name, float64][not fma], f"{name}({[x[worst] for x in operands]})"
 
 
 @pytest.mark.parametrize("lanes", [1, None])
@@ -91,12 +106,16 @@ def test_float64_errors_on_samples_of_every_region(name: str, fma: bool) -> None
         ("log", (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0, -1e-30), (INF, NAN, NAN, -INF, -INF, 0.0, NAN, NAN)),
         ("log1p", (INF, -INF, NAN, 0.0, -0.0, -1.0, -1.5, -1e30), (INF, NAN, NAN, 0.0, -0.0, -INF, NAN, NAN)),
         ("tanh", (INF, -INF, NAN, 0.0, -0.0, 60.0, -60.0, -1e30), (1.0, -1.0, NAN, 0.0, -0.0, 1.0, -1.0, -1.0)),
+        ("sin", (INF, -INF, NAN, 0.0, -0.0), (NAN, NAN, NAN, 0.0, -0.0)),
+        ("cos", (INF, -INF, NAN, 0.0, -0.0), (NAN, NAN, NAN, 1.0, 1.0)),
+        ("tan", (INF, -INF, NAN, 0.0, -0.0), (NAN, NAN, NAN, 0.0, -0.0)),
+        ("erf", (INF, -INF, NAN, 0.0, -0.0, 9.0, -9.0, -1e30), (1.0, -1.0, NAN, 0.0, -0.0, 1.0, -1.0, -1.0)),
     ],
 )
 def test_special_values_by_their_bits(
     name: str, inputs: tuple[float, ...], results: tuple[float, ...], dtype: DType, lanes: int | None
 ) -> None:
-    same_bits(run(name, dtype, inputs, lanes), results)
+    same_bits(run(name, dtype, inputs, lanes=lanes), results)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -147,18 +166,76 @@ def test_denormal_inputs(dtype: DType) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", FUNCTIONS + OF_PAIRS)
 def test_all_lane_counts_give_the_same_bits(name: str, dtype: DType) -> None:
-    x = accuracy.sample(name, dtype, 20_000, seed=1)
-    scalar = run(name, dtype, x, lanes=1)
-    for lanes in (2, 4, 8, 16):
-        same_bits(run(name, dtype, x, lanes), scalar)
+    operands = operands_of(name, dtype, 20_000, seed=1)
+    scalar = run(name, dtype, *operands, lanes=1)
+    for lanes in (2, 8, 16):
+        same_bits(run(name, dtype, *operands, lanes=lanes), scalar)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_tanh_is_odd_to_the_bit(dtype: DType) -> None:
-    x = accuracy.sample("tanh", dtype, 20_000, seed=2)
-    same_bits(run("tanh", dtype, -x), -run("tanh", dtype, x))
+@pytest.mark.parametrize("name", ["tanh", "sin", "tan", "erf"])
+def test_odd_functions_are_odd_to_the_bit(name: str, dtype: DType) -> None:
+    x = accuracy.sample(name, dtype, 20_000, seed=2)
+    same_bits(run(name, dtype, -x), -run(name, dtype, x))
+
+
+# pow: C's special cases (ISO C F.10.4.4), by their bits
+POW = [
+    (0.0, -3.0, INF), (-0.0, -3.0, -INF), (0.0, -2.0, INF), (-0.0, -2.5, INF), (-0.0, -INF, INF), (0.0, 3.0, 0.0),
+    (-0.0, 3.0, -0.0), (-0.0, 2.0, 0.0), (-0.0, 0.5, 0.0), (-1.0, INF, 1.0), (-1.0, -INF, 1.0), (1.0, NAN, 1.0),
+    (1.0, INF, 1.0), (NAN, 0.0, 1.0), (NAN, -0.0, 1.0), (INF, 0.0, 1.0), (-2.0, 0.5, NAN), (-1e-30, 1.5, NAN),
+    (0.5, -INF, INF), (-0.5, -INF, INF), (2.0, -INF, 0.0), (-2.0, -INF, 0.0), (0.5, INF, 0.0), (2.0, INF, INF),
+    (-INF, -3.0, -0.0), (-INF, -2.0, 0.0), (-INF, 3.0, -INF), (-INF, 2.0, INF), (-INF, 0.5, INF), (INF, -1.0, 0.0),
+    (INF, 2.0, INF), (NAN, 1.0, NAN), (2.0, NAN, NAN), (-2.0, 3.0, -8.0), (-2.0, -2.0, 0.25), (3.0, 4.0, 81.0),
+    (-1.0, 1e30, 1.0), (1e30, 1e30, INF), (-1e30, 1e10, INF), (1e-30, 1e30, 0.0), (9.0, 0.5, 3.0), (NAN, NAN, NAN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fma", [True, False])
+@pytest.mark.parametrize("lanes", [1, None])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_power_has_the_special_cases_of_c(dtype: DType, lanes: int | None, fma: bool) -> None:
+    x, y, expected = np.array(POW).T
+    same_bits(run("power", dtype, x, y, lanes=lanes, fma=fma), expected)
+
+
+@needs_longdouble
+@pytest.mark.parametrize("fma", [True, False])
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+def test_arguments_of_every_size_near_multiples_of_half_pi(name: str, fma: bool) -> None:
+    """Where most bits cancel: the float64 nearest to n pi/2 for n up to 2^1020, and the worst of all."""
+    rng = np.random.default_rng(4)
+    sizes = np.floor(2.0 ** rng.uniform(0, 52, 4000)) * np.pi / 2
+    worst = np.array([6381956970095103.0 * 2.0**797, 2.0**1023 * 1.9999999999999998])
+    x = np.resize(np.concatenate([sizes, sizes * 2.0 ** rng.integers(0, 960, 4000), worst]), 8064)
+    errors = accuracy.ulp_errors(run(name, float64, x, fma=fma), *accuracy.exact_values(name, x))
+    assert errors.max() <= BOUNDS[name, float64][not fma], x[errors.argmax()]
+    narrow = np.concatenate([sizes, sizes * 2.0 ** rng.integers(0, 76, 4000), np.full(64, 1.6367e38)])
+    x = narrow.astype(np.float32)
+    errors = accuracy.ulp_errors(run(name, float32, x, fma=fma), accuracy.reference(name)(x.astype(np.float64)))
+    assert errors.max() <= BOUNDS[name, float32][not fma], x[errors.argmax()]
+
+
+def test_the_table_of_two_over_pi() -> None:
+    """Its first bits; and the whole of it by a product with pi, by Machin's formula in integers."""
+    bits = 1184
+    value = int(maths_trigonometric.BITS_OF_TWO_OVER_PI, 16)
+    assert value / 2**bits == 2 / math.pi
+
+    def inverse_tangent(n: int) -> int:
+        """atan(1/n) * 2^(bits + 32)."""
+        power = total = (1 << (bits + 32)) // n
+        divisor = 1
+        while power:
+            power //= -n * n
+            divisor += 2
+            total += power // divisor
+        return total
+
+    pi = 4 * (4 * inverse_tangent(5) - inverse_tangent(239))
+    assert abs(value * pi - (2 << (2 * bits + 32))) < 4 << (bits + 32)
 
 
 def test_coefficients_are_values_of_their_dtype() -> None:
@@ -171,15 +248,20 @@ def test_coefficients_are_values_of_their_dtype() -> None:
         assert np.array(0.75, dtype.numpy).view(f"i{dtype.itemsize}") == table.log_split
 
 
+def test_every_function_has_code_and_an_op() -> None:
+    assert set(maths.FUNCTIONS) == set(ARITY)
+    assert set(ARITY) <= set(OPS)
+
+
+@pytest.mark.parametrize("names", [FUNCTIONS[::2], FUNCTIONS[1::2] + OF_PAIRS], ids=["even", "odd"])
 @pytest.mark.parametrize("target", sorted(NAMED))
-def test_every_target_gets_code_that_calls_nothing(target: str) -> None:
+def test_every_target_gets_code_that_calls_nothing(target: str, names: tuple[str, ...]) -> None:
     chosen, n = NAMED[target], Dim.symbol("n")
     for dtype in FLOATS:
         vtype = VType(dtype, chosen.lanes(dtype.itemsize))
         value: Expr = Load("x", Var("i"), vtype)
-        for name in FUNCTIONS:
-            assert name in maths.__dict__
-            value = Op(name, (value,), vtype)
+        for name in names:
+            value = Op(name, (value,) * ARITY[name], vtype)
         body = For("i", const(0), Var("n"), vtype.lanes, (Store("y", Var("i"), value),))
         buffers = (BufferParam("x", dtype, n), BufferParam("y", dtype, n, writable=True))
         assembly = compile_assembly(emit(LoopKernel("maths", buffers, ("n",), (body,)), chosen), chosen)

@@ -1,15 +1,17 @@
 """What each op of the loop IR becomes: one method an op, over `Value`s, for scalars and vectors of every dtype.
 
-`Arithmetic` implements the protocol `graphc.ops.lowering.Handler`, so the vector maths of `graphc.loops.maths` is
-expanded through it into the same function. No instruction here traps, gives poison or becomes a call. To add an op,
-add a method of its name.
+`Arithmetic` implements the protocol `graphc.loops.maths_parts.MathsHandler`, so the vector maths of
+`graphc.loops.maths` is expanded through it into the same function. No instruction here traps, gives poison or becomes
+a call. To add an op, add a method of its name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from graphc.errors import InternalError
 from graphc.llvm.builder import Builder, vector_of
-from graphc.llvm.values import Value, mangled, type_text
+from graphc.llvm.values import Value, mangled, type_text, wrapped
 from graphc.loops import maths
 from graphc.target import Target
 from graphc.types import DType, bool_, int32, int64
@@ -330,27 +332,53 @@ class Arithmetic:
         rhs = f"shufflevector {a.typed}, {a.type} poison, <{count} x i32> {lanes}"
         return self.builder.pure(a.dtype, count, rhs)
 
-    # -- functions, written against this very protocol
+    # -- functions, written against this very protocol, and what only they ask for (maths_parts.MathsHandler)
 
-    def exp(self, a: Value) -> Value:
-        return self._expand("exp", a)
-
-    def expm1(self, a: Value) -> Value:
-        return self._expand("expm1", a)
-
-    def log(self, a: Value) -> Value:
-        return self._expand("log", a)
-
-    def log1p(self, a: Value) -> Value:
-        return self._expand("log1p", a)
-
-    def tanh(self, a: Value) -> Value:
-        return self._expand("tanh", a)
-
-    def _expand(self, name: str, a: Value) -> Value:
-        outer, self._lanes = self._lanes, a.lanes
+    def function(self, name: str, *operands: Value) -> Value:
+        outer, self._lanes = self._lanes, operands[0].lanes
         try:
-            value: Value = getattr(maths, name)(self, a)
+            value: Value = maths.FUNCTIONS[name](self, *operands)
         finally:
             self._lanes = outer
         return value
+
+    @property
+    def fused(self) -> bool:
+        """Whether `fma` rounds once."""
+        return self.target.fma
+
+    def rarely(
+        self, condition: Value, usual: Sequence[Value], rare: Callable[[], Sequence[Value]]
+    ) -> tuple[Value, ...]:
+        """`select(condition, rare, usual)` of each value, behind a branch: `rare` runs if any lane needs it."""
+        builder = self.builder
+        number, before = builder.fresh(), [v.text for v in usual]
+        some = self.any(condition)
+        builder.push(f"rare{number}")
+        chosen = [self.select(condition, r, u).text for r, u in zip(rare(), usual, strict=True)]
+        builder.line(f"br label %join{number}")
+        inner = builder.pop()
+        outer = builder.levels[-1]
+        entry = outer.block
+        builder.line(f"br i1 {some.text}, label %rare{number}, label %join{number}")
+        builder.start(f"rare{number}")
+        outer.lines += inner.lines
+        builder.start(f"join{number}")
+        return tuple(
+            builder.value(v.dtype, v.lanes, f"phi {v.type} [ {first}, %{entry} ], [ {text}, %{inner.block} ]")
+            for v, first, text in zip(usual, before, chosen, strict=True)
+        )
+
+    def table(self, name: str, values: Sequence[int], index: Value) -> Value:
+        """`values[index]` of a constant table of int64; equal names are equal tables."""
+        size, lanes = len(values), index.lanes
+        listed = ", ".join(f"i64 {wrapped(v, int64)}" for v in values)
+        self.builder.declarations[f"@{name}"] = f"@{name} = private unnamed_addr constant [{size} x i64] [{listed}]"
+        if lanes == 1:
+            address = self.builder.pointer(f"getelementptr inbounds i64, ptr @{name}, {index.typed}", index.level)
+            return self.builder.pure(int64, 1, f"load i64, ptr {address}, align 8")
+        addresses = self.builder.pure(int64, lanes, f"getelementptr inbounds i64, ptr @{name}, {index.typed}").text
+        every = f"<{lanes} x i1> splat (i1 true)"
+        arguments = [f"<{lanes} x ptr> align 8 {addresses}", every, f"{index.type} zeroinitializer"]
+        rhs = self.builder.intrinsic(f"masked.gather.v{lanes}i64.v{lanes}p0", index.type, arguments)
+        return self.builder.pure(int64, lanes, rhs)

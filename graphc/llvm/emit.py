@@ -20,6 +20,7 @@ from graphc.llvm.memory import Memory, Pointer
 from graphc.llvm.scratch import CACHE_LINE, scratch_layout
 from graphc.llvm.values import Value
 from graphc.loops import ir
+from graphc.ops.lowering import FUNCTIONS
 from graphc.target import Target
 from graphc.types import int64
 
@@ -180,6 +181,8 @@ class _Emitter:
             return arithmetic.extract(arguments[0], int(arguments[1].const or 0))
         if name.startswith("reduce_"):
             return arithmetic.reduce(name[len("reduce_") :], arguments[0])
+        if name in FUNCTIONS:
+            return arithmetic.function(name, *arguments)
         result: Value = getattr(arithmetic, name)(*arguments)
         return result
 

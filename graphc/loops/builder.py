@@ -338,17 +338,5 @@ class Builder:
     def bitcast(self, a: Scalar, dtype: DType) -> Scalar:
         return a if a.dtype == dtype else self.op("bitcast", dtype, a)
 
-    def exp(self, a: Scalar) -> Scalar:
-        return self.op("exp", a.dtype, a)
-
-    def expm1(self, a: Scalar) -> Scalar:
-        return self.op("expm1", a.dtype, a)
-
-    def log(self, a: Scalar) -> Scalar:
-        return self.op("log", a.dtype, a)
-
-    def log1p(self, a: Scalar) -> Scalar:
-        return self.op("log1p", a.dtype, a)
-
-    def tanh(self, a: Scalar) -> Scalar:
-        return self.op("tanh", a.dtype, a)
+    def function(self, name: str, *operands: Scalar) -> Scalar:
+        return self.op(name, operands[0].dtype, *operands)

@@ -11,6 +11,7 @@ from typing import Any
 from graphc.errors import InternalError
 from graphc.loops import ir
 from graphc.loops.printer import print_statement
+from graphc.ops.lowering import FUNCTIONS
 from graphc.types import bool_, int64
 
 _NUMBERS = ["add", "sub", "mul", "div"]  # two operands of the result's type
@@ -20,7 +21,6 @@ _BITS = ["and_", "or_", "xor"]
 _INDEX = ["floordiv", "mod", "min", "max"]
 _COMPARE = ["eq", "ne", "lt", "le", "gt", "ge"]
 _SAME = ["neg", "abs", "floor", "ceil", "trunc", "rint"]  # one operand of the result's type
-_FLOAT = ["sqrt", "exp", "expm1", "log", "log1p", "tanh"]
 _REDUCE = [f"reduce_{n}" for n in ("add", "mul", "min", "max", *_EXTREMA, *_BITS)]
 
 
@@ -271,7 +271,8 @@ _OPS: dict[str, _Rule] = {
     **_rules(_INDEX, 2, lambda e, t: _all_same(e, t) and e.vtype.dtype == int64),
     **_rules(_COMPARE, 2, lambda e, t: t[0] == t[1] and e.vtype == ir.VType(bool_, t[0].lanes)),
     **_rules(_SAME, 1, lambda e, t: _all_same(e, t) and e.vtype.dtype.kind != "b"),
-    **_rules(_FLOAT, 1, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
+    "sqrt": (1, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
+    **{name: (arity, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float) for name, arity in FUNCTIONS.items()},
     **_rules(["zip_low", "zip_high"], 2, lambda e, t: _all_same(e, t) and e.vtype.lanes % 2 == 0),
     "opaque": (1, lambda e, t: e.vtype == ir.I64 and _all_same(e, t)),
     "not_": (1, lambda e, t: _all_same(e, t) and not e.vtype.dtype.is_float),

@@ -10,8 +10,10 @@ from graphc.graph import Graph
 from graphc.ops.lowering import Elementwise
 from graphc.types import DType, bool_
 
-TRANSCENDENTAL = 12  # about how many simple instructions one exp, log or tanh takes
-WEIGHTS = {"exp": TRANSCENDENTAL, "expm1": 16, "log": TRANSCENDENTAL, "log1p": 16, "tanh": 16, "div": 4, "sqrt": 4}
+TRANSCENDENTAL = 12  # about how many simple instructions the shortest functions take
+WEIGHTS = {"div": 4, "sqrt": 4}  # of operations that are no single instruction
+FUNCTION_WEIGHTS = {"exp": TRANSCENDENTAL, "log": TRANSCENDENTAL}  # others: LONG
+LONG = 16
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 
 
@@ -42,6 +44,11 @@ class CostHandler:
         self.cost += 1
         self.names.append("select")
         return a
+
+    def function(self, name: str, *operands: Counted) -> Counted:
+        self.cost += FUNCTION_WEIGHTS.get(name, LONG)
+        self.names.append(name)
+        return operands[0]
 
     def __getattr__(self, name: str) -> Callable[..., Counted]:
         def operation(*args: Counted) -> Counted:

@@ -68,9 +68,11 @@ from graphc.ops.picking import gather, take
 from graphc.ops.reductions import all, any, argmax, argmin, max, mean, min, prod, sum
 from graphc.ops.selection import astype, logical_and, logical_not, logical_or, logical_xor, stop_gradient, where
 from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, ones_like, zeros, zeros_like
+from graphc.ops.special import erf
 from graphc.ops.statistics import count_nonzero, diff, norm, std, var
 from graphc.ops.subscripts import einsum, outer, tensordot, vecdot
 from graphc.ops.transcendental import exp, expm1, log, log1p, power, relu, sigmoid, softplus, sqrt, tanh
+from graphc.ops.trigonometric import cos, sin, tan
 from graphc.ops.updating import scatter
 
 cast = astype
@@ -78,14 +80,15 @@ cast = astype
 __all__ = [
     "abs", "add", "all", "any", "arange", "argmax", "argmin", "astype", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cast", "ceil", "clip",
-    "concat", "copysign", "count_nonzero", "diff", "dim_value", "divide", "einsum", "equal", "exp", "expand_dims",
-    "expm1", "eye", "flip", "floor", "floor_divide", "fmod", "full", "full_like", "gather", "greater", "greater_equal",
-    "iota", "isfinite", "isinf", "isnan", "less", "less_equal", "linspace", "log", "log1p", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean",
-    "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan_to_num", "negative", "norm", "not_equal", "one_hot",
-    "ones", "ones_like", "outer", "pad", "permute_dims", "positive", "power", "prod", "ravel", "reciprocal", "relu",
-    "remainder", "repeat", "reshape", "rint", "roll", "round", "scatter", "scatter_add_along_axis", "sigmoid", "sign",
-    "signbit", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "stop_gradient", "subtract", "sum",
-    "swapaxes", "take", "take_along_axis", "tanh", "tensordot", "tile", "transpose", "tril", "triu", "trunc", "unstack",
-    "var", "vecdot", "where", "zeros", "zeros_like",
+    "concat", "copysign", "cos", "count_nonzero", "diff", "dim_value", "divide", "einsum", "equal", "erf", "exp",
+    "expand_dims", "expm1", "eye", "flip", "floor", "floor_divide", "fmod", "full", "full_like", "gather", "greater",
+    "greater_equal", "iota", "isfinite", "isinf", "isnan", "less", "less_equal", "linspace", "log", "log1p",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max",
+    "maximum", "mean", "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan_to_num", "negative", "norm",
+    "not_equal", "one_hot", "ones", "ones_like", "outer", "pad", "permute_dims", "positive", "power", "prod", "ravel",
+    "reciprocal", "relu", "remainder", "repeat", "reshape", "rint", "roll", "round", "scatter",
+    "scatter_add_along_axis", "sigmoid", "sign", "signbit", "sin", "softplus", "split", "sqrt", "square", "squeeze",
+    "stack", "std", "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "tensordot", "tile", "transpose", "tril", "triu", "trunc", "unstack", "var", "vecdot", "where", "zeros",
+    "zeros_like",
 ]  # fmt: skip

@@ -1,0 +1,121 @@
+"""Vector maths: exp, expm1, log, log1p and tanh.
+
+The input is split into an integer power of two and a short interval, where a polynomial stands for the function. Four
+habits keep the special values right:
+
+- An integer is made by adding 1.5 * 2^bits, never by a conversion, which is undefined on NaN.
+- Clamps are `select(x < low, low, x)`: false on NaN, so NaN stays.
+- 2^n is two factors of about 2^(n/2), so that results lose bits only once when they are denormal.
+- -0 is kept by a last copysign, or by the select that returns tiny inputs as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from graphc.loops.maths_parts import (
+    Maths,
+    at_least,
+    at_most,
+    exponent,
+    exponent_and_fraction,
+    minus_multiple,
+    nearest_exponent,
+    polynomial,
+    power_of_two,
+    unless_tiny,
+)
+from graphc.loops.maths_tables import TABLES, Table
+
+
+def exp(h: Maths, x: Any) -> Any:
+    """e to the power x: 0 at -inf, inf at inf and above the largest finite result, denormal results rounded once."""
+    return exp_of_sum(h, x, None)
+
+
+def exp_of_sum(h: Maths, x: Any, more: Any) -> Any:
+    """exp(x + more) for a small second part, or None: bits that x has no room for."""
+    table = TABLES[x.dtype]
+    low, high = table.exp_range
+    x = at_most(h, at_least(h, x, low), high)
+    # The bias is added twice, so that both halves of the biased exponent are bits of a power of two.
+    bits, n = nearest_exponent(h, x, table.log2e, table, bias=2 * table.bias)
+    r, exact, rest = minus_multiple(h, x, n, table.ln2_high, table.ln2_low)
+    if more is not None:
+        r = h.add(exact, h.add(rest, more))
+    power = polynomial(h, r, (1.0, 1.0, *table.exp))
+    half = h.lshr(bits, h.constant(1, table.integer))
+    return h.mul(h.mul(power, power_of_two(h, half, x, table)), power_of_two(h, h.sub(bits, half), x, table))
+
+
+def expm1(h: Maths, x: Any) -> Any:
+    """exp(x) - 1 without cancellation near 0; -1 at -inf, -0 at -0."""
+    table = TABLES[x.dtype]
+    clamped = at_most(h, at_least(h, x, table.expm1_low), table.exp_range[1])
+    # Half the result, since 2^128 (2^1024) has no bits of its own: s = 2^(n-1).
+    bits, n = nearest_exponent(h, clamped, table.log2e, table, bias=table.bias - 1)
+    s = power_of_two(h, bits, x, table)
+    r, exact, low = minus_multiple(h, clamped, n, table.ln2_high, table.ln2_low)
+    # s (1 + r + r^2 Q) - 1/2 = (s - 1/2) + s (exact + low + r^2 Q), with what the first two additions lost.
+    half = h.constant(0.5, x.dtype)
+    first = h.sub(s, half)
+    total = h.fma(s, exact, first)
+    lost = h.fma(s, exact, h.sub(first, total))
+    rest = h.fma(h.mul(r, r), polynomial(h, r, table.expm1), low)
+    result = h.add(total, h.add(h.fma(s, rest, lost), h.sub(h.sub(s, first), half)))
+    return unless_tiny(h, h.add(result, result), x, table)
+
+
+def log(h: Maths, x: Any) -> Any:
+    """The natural logarithm: -inf at 0 and -0, NaN below, inf at inf; denormal inputs are as exact as others."""
+    table = TABLES[x.dtype]
+    e, f = exponent_and_fraction(h, x, table, table.log_split)
+    return log_specials(h, log_of_parts(h, e, f, table), x, 0.0)
+
+
+def log1p(h: Maths, x: Any) -> Any:
+    """log(1 + x) without rounding 1 + x: -inf at -1, NaN below, -0 at -0."""
+    table = TABLES[x.dtype]
+    one = h.constant(1.0, x.dtype)
+    e, shifted = exponent(h, h.add(x, one), table, table.log_split)
+    # f = (1 + x) 2^-e - 1. The factors are 4 * 2^-e and x / 4, since 2^-e alone may be denormal.
+    quarter = h.constant(0.25, x.dtype)
+    four = h.constant((table.bias + 2) << table.bits, table.integer)
+    scale = h.bitcast(h.sub(four, shifted), x.dtype)
+    f = h.fma(h.mul(x, quarter), scale, h.fma(scale, quarter, h.constant(-1.0, x.dtype)))
+    result = log_specials(h, log_of_parts(h, e, f, table), x, -1.0)
+    return unless_tiny(h, result, x, table)
+
+
+def tanh(h: Maths, x: Any) -> Any:
+    """The hyperbolic tangent: odd to the bit, 1 and -1 at the infinities."""
+    table = TABLES[x.dtype]
+    split, high = table.tanh_range
+    one, two = h.constant(1.0, x.dtype), h.constant(2.0, x.dtype)
+    size = h.abs(x)
+    # Far from 0: 1 - 2 / (exp(2 size) + 1), reduced as size = n ln(2)/2 + r, so exp(2 size) = 2^n exp(2 r).
+    clamped = at_most(h, size, high)
+    bits, n = nearest_exponent(h, clamped, 2 * table.log2e, table, bias=table.bias)
+    r, _, _ = minus_multiple(h, clamped, n, table.ln2_high / 2, table.ln2_low / 2)
+    s = power_of_two(h, bits, x, table)
+    doubled = tuple(math.ldexp(c, power) for power, c in enumerate((1.0, *table.exp), start=1))
+    growth = h.mul(r, polynomial(h, r, doubled))  # exp(2 r) - 1
+    far = h.sub(one, h.div(two, h.fma(s, growth, h.add(s, one))))
+    square = h.mul(size, size)
+    near = h.fma(h.mul(size, square), polynomial(h, square, table.tanh), size)
+    return h.copysign(h.select(h.lt(size, h.constant(split, x.dtype)), near, far), x)
+
+
+def log_of_parts(h: Maths, e: Any, f: Any, table: Table) -> Any:
+    """e ln(2) + log1p(f) for -0.25 <= f < 0.5."""
+    rest = h.fma(h.mul(f, f), polynomial(h, f, table.log), h.mul(e, h.constant(table.ln2_low, f.dtype)))
+    return h.fma(e, h.constant(table.ln2_high, f.dtype), h.add(f, rest))
+
+
+def log_specials(h: Maths, result: Any, x: Any, pole: float) -> Any:
+    """`result`, but -inf where x == pole, NaN below it, and x itself where it is inf or NaN."""
+    at = h.constant(pole, x.dtype)
+    outside = h.select(h.eq(x, at), h.constant(-math.inf, x.dtype), h.constant(math.nan, x.dtype))
+    result = h.select(h.lt(x, h.constant(math.inf, x.dtype)), result, x)
+    return h.select(h.gt(x, at), result, outside)
