@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     # `x as x` tells type checkers that the name is public
     from graphc import nn as nn
     from graphc import optim as optim
+    from graphc import text as text
     from graphc import train as train
     from graphc.compile import Function as Function
     from graphc.compile import function as function
@@ -49,6 +50,7 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "jvp": "graphc.transforms",
     "nn": None,
     "optim": None,
+    "text": None,
     "train": None,
     "value_and_grad": "graphc.transforms",
     "vjp": "graphc.transforms",
@@ -69,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted(__all__)

@@ -24,17 +24,25 @@ import re
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from graphc.errors import ParseError
+from graphc.errors import ArgumentError, ParseError, fail
+from graphc.files import path_and_content, replaced
 from graphc.graph import ConstantData, Graph, Node, Value, describe, origin_of
 from graphc.text_reader import IDENTIFIER, LITERALS, Reader
 from graphc.types import DType, TensorType, symbols
 
 INLINE_ELEMENTS = 16  # constants up to this many elements are printed in place
 _COMMENT_COLUMN = 58
+
+
+class HasGraph(Protocol):
+    """What `save` also takes: a compiled function."""
+
+    @property
+    def graph(self) -> Graph: ...
 
 
 def to_text(graph: Graph) -> str:
@@ -80,14 +88,25 @@ def parse(
     return Reader(text, constants or {}, parameters or {}).read()
 
 
-def save(path: str | PathLike[str], graph: Graph) -> None:
-    """Write a graph into one file: a zip of its text and its large constants. Parameter values are not in it."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(_member("graph.txt"), to_text(graph))
-        for name, array in constants_of(graph).items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            archive.writestr(_member(f"{name}.npy"), buffer.getvalue())
+def save(path: str | PathLike[str] | Graph | HasGraph, graph: Graph | HasGraph | str | PathLike[str]) -> None:
+    """Write a graph, or that of a compiled function, into one file: a zip of its text and its large constants.
+
+    `save(graph, path)` does the same, as `graphc.nn.save` takes both orders: the str is the path. Parameter values are
+    not in the file, which is replaced as a whole. Raises ArgumentError for anything else than a graph.
+    """
+    target, content = path_and_content("text.save", path, graph)
+    found = content if isinstance(content, Graph) else getattr(content, "graph", None)
+    if not isinstance(found, Graph):
+        hint = "pass what graphc.function returned, or its .graph"
+        fail(ArgumentError, f"text.save writes a graph or a function, not a {type(content).__name__}", hint)
+    members = {"graph.txt": to_text(found).encode()}
+    for name, array in constants_of(found).items():
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, array, allow_pickle=False)
+        members[f"{name}.npy"] = buffer.getvalue()
+    with replaced(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(_member(name), data)
 
 
 def load(path: str | PathLike[str], parameters: Mapping[str, np.ndarray] | None = None) -> Graph:

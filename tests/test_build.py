@@ -343,6 +343,12 @@ def test_unnamed_sizes_have_a_name_of_their_own() -> None:
     assert str(placeholder("x", (None, 3, "b")).type) == "f32[x_dim0,3,b]"
 
 
+def test_dir_lists_what_is_public() -> None:
+    assert {"text", "function", "nn", "Tensor", "exp"} <= set(dir(graphc))
+    assert not {"Any", "TYPE_CHECKING", "annotations", "importlib", "_LAZY"} & set(dir(graphc))
+    assert all(hasattr(graphc, name) for name in dir(graphc))
+
+
 def test_importing_graphc_imports_no_compiler() -> None:
     import subprocess
     import sys

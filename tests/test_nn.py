@@ -206,12 +206,14 @@ def test_files_hold_any_name_and_no_objects(tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     state = {"file": np.arange(3), "a.b": np.float64(2), "empty": np.zeros((0, 3), "float32")}
     save(state, path)
-    save(state, path)
+    save(path, state)
     assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
     loaded = load(path)
     assert list(loaded) == list(state) and all(np.array_equal(loaded[key], state[key]) for key in state)
     with pytest.raises(ValueError, match="Object arrays"):
         save({"bad": np.array([object()])}, path)
+    with pytest.raises(ArgumentError, match="nn.save writes a mapping from names to arrays, not a ndarray"):
+        save(path, np.ones(2))  # type: ignore[arg-type]
     assert list(load(path)) == list(state), "a failed save leaves the old file"
     np.savez(path, bad=np.array([{}], dtype=object))
     with pytest.raises(ArgumentError, match="Object arrays cannot be loaded"):

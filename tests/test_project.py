@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import from itself and from those before it; __init__ and __main__ stand above all.
 LAYERS = [
-    {"errors", "settings", "observe", "target"},
+    {"errors", "files", "settings", "observe", "target"},
     {"sizes", "types"},
     {"graph"},
     {"nest", "state", "declared", "build"},

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 
 import graphc.ops as ops
 from graphc.build import OPS, Tensor, constant, parameter, placeholder
-from graphc.errors import ParseError
+from graphc.errors import ArgumentError, ParseError
 from graphc.graph import Graph, Op, attr_key, inherit_origin, make_node, origin_of
 from graphc.ops.samples import cases
 from graphc.text import canonical_text, constants_of, line_of, load, parse, save, to_text
@@ -106,6 +106,31 @@ def test_large_constants_are_beside_the_text(tmp_path: Path) -> None:
         parse(text, {**stored, "c0": big + 1})
     with pytest.raises(ParseError, match=r"the parameter w is f32\[17\], the array given for it is float64\[17\]"):
         parse(text, stored, {"w": np.arange(17.0)})
+
+
+def test_save_takes_a_graph_or_a_function_and_a_path_in_either_order(tmp_path: Path) -> None:
+    import graphc
+
+    x = placeholder("x", ("n",))
+    step = graphc.function([x], x * 2, name="twice")
+    for first, second in ((tmp_path / "a", step), (step.graph, str(tmp_path / "b"))):
+        graphc.text.save(first, second)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert to_text(load(tmp_path / "a")) == step.ir("graph")
+
+
+def test_save_leaves_the_file_alone_where_it_cannot_write_another(tmp_path: Path) -> None:
+    path, x = tmp_path / "x.graph", placeholder("x", (2,))
+    save(path, graph_of([x], [x + 1]))
+    before = path.read_bytes()
+    with pytest.raises(ArgumentError, match="text.save writes a graph or a function, not a Tensor") as caught:
+        save(path, x)  # type: ignore[arg-type]
+    assert "pass what graphc.function returned" in str(caught.value)
+    with pytest.raises(ArgumentError, match=r"text.save takes a path and what to write there, not Graph and NoneType"):
+        save(graph_of([x], [x]), None)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        save(tmp_path / "no folder" / "x", graph_of([x], [x]))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_load_takes_plain_text_and_nothing_else(tmp_path: Path) -> None:

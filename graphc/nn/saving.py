@@ -9,28 +9,29 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, fail
+from graphc.files import path_and_content, replaced
+
+Path = str | os.PathLike[str]
 
 
-def save(state: Mapping[str, ArrayLike], path: str | os.PathLike[str]) -> None:
-    """Write `state` to `path` as an .npz file. The file is replaced as a whole: a reader never sees half of one.
+def save(path: Path | Mapping[str, ArrayLike], state: Mapping[str, ArrayLike] | Path) -> None:
+    """Write `state` to `path` as an .npz file; also as `save(state, path)`, PyTorch's order: the str is the path.
 
-    Arrays are written with their names as they are (`numpy.savez` cannot hold one called "file").
+    The file is replaced as a whole: a reader never sees half of one. Arrays are written with their names as they are
+    (`numpy.savez` cannot hold one called "file"). Raises ArgumentError unless `state` maps names to arrays.
     """
-    target = os.fspath(path)
-    temporary = f"{target}.{os.getpid()}.tmp"
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for key, value in state.items():
-                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
-        os.replace(temporary, target)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    target, content = path_and_content("nn.save", path, state)
+    if not isinstance(content, Mapping):
+        hint = "pass model.state_dict() or optimizer.state_dict()"
+        fail(ArgumentError, f"nn.save writes a mapping from names to arrays, not a {type(content).__name__}", hint)
+    with replaced(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for key, value in content.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name. Raises ArgumentError for a file that is none, or that holds objects."""
     arrays = {}
     try:
