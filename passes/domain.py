@@ -24,6 +24,7 @@ from graphc.ops.lowering import (
     IndexValue,
     Movement,
     Reduction,
+    Scan,
     ScatterAdd,
 )
 from graphc.types import Shape
@@ -93,7 +94,16 @@ class ScatterShape:
     classes: Mapping[Value, str]
 
 
-KernelShape = Union[ContractionShape, RowsShape, ScatterShape]
+@dataclass(frozen=True)
+class ScanShape:
+    """A scan, alone; its operand is a view."""
+
+    scan: Node
+    full: Shape
+    classes: Mapping[Value, str]
+
+
+KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape]
 
 
 def one_element(shape: Shape) -> bool:
@@ -168,7 +178,9 @@ def kernel_shape(graph: Graph) -> KernelShape:
     nodes = graph.order()
     kinds = [type(node.op.lowering) for node in nodes]
     if any(issubclass(kind, ScatterAdd) for kind in kinds):
-        return _scatter(graph, nodes)
+        return ScatterShape(*_alone(graph, nodes, ScatterAdd))
+    if Scan in kinds:
+        return ScanShape(*_alone(graph, nodes, Scan))
     if Contraction in kinds:
         return _contraction(graph, nodes)
     return _Classifier(graph, nodes).shape()
@@ -187,12 +199,13 @@ def _views(nodes: list[Node]) -> dict[Value, bool]:
     return views
 
 
-def _scatter(graph: Graph, nodes: list[Node]) -> ScatterShape:
+def _alone(graph: Graph, nodes: list[Node], kind: type) -> tuple[Node, Shape, dict[Value, str]]:
+    """The one node of a kernel that is no view, its shape, and the classes."""
     views = _views(nodes)
     others = [node for node in nodes if Value(node) not in views]
-    if len(others) != 1 or not isinstance(others[0].op.lowering, ScatterAdd):
-        raise _no_shape(graph, "a scatter_add stands alone")
-    return ScatterShape(others[0], others[0].types[0].shape, dict.fromkeys(views, VIEW) | {Value(others[0]): FULL})
+    if len(others) != 1 or not isinstance(others[0].op.lowering, kind):
+        raise _no_shape(graph, f"a {kind.__name__} stands alone")
+    return others[0], others[0].types[0].shape, dict.fromkeys(views, VIEW) | {Value(others[0]): FULL}
 
 
 def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:

@@ -36,6 +36,7 @@ from graphc.ops.bitwise import (
 )
 from graphc.ops.comparison import equal, greater, greater_equal, isnan, less, less_equal, not_equal
 from graphc.ops.contraction import matmul
+from graphc.ops.cumulative import cummax, cummin, cumprod, cumsum, cumulative_prod, cumulative_sum
 from graphc.ops.floats import copysign, fmod, isfinite, isinf, nan_to_num, positive, signbit
 from graphc.ops.functions import logsumexp
 from graphc.ops.indexing import scatter_add_along_axis, take_along_axis
@@ -80,15 +81,15 @@ cast = astype
 __all__ = [
     "abs", "add", "all", "any", "arange", "argmax", "argmin", "astype", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cast", "ceil", "clip",
-    "concat", "copysign", "cos", "count_nonzero", "diff", "dim_value", "divide", "einsum", "equal", "erf", "exp",
-    "expand_dims", "expm1", "eye", "flip", "floor", "floor_divide", "fmod", "full", "full_like", "gather", "greater",
-    "greater_equal", "iota", "isfinite", "isinf", "isnan", "less", "less_equal", "linspace", "log", "log1p",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max",
-    "maximum", "mean", "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan_to_num", "negative", "norm",
-    "not_equal", "one_hot", "ones", "ones_like", "outer", "pad", "permute_dims", "positive", "power", "prod", "ravel",
-    "reciprocal", "relu", "remainder", "repeat", "reshape", "rint", "roll", "round", "scatter",
-    "scatter_add_along_axis", "sigmoid", "sign", "signbit", "sin", "softplus", "split", "sqrt", "square", "squeeze",
-    "stack", "std", "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
-    "tensordot", "tile", "transpose", "tril", "triu", "trunc", "unstack", "var", "vecdot", "where", "zeros",
-    "zeros_like",
+    "concat", "copysign", "cos", "count_nonzero", "cummax", "cummin", "cumprod", "cumsum", "cumulative_prod",
+    "cumulative_sum", "diff", "dim_value", "divide", "einsum", "equal", "erf", "exp", "expand_dims", "expm1", "eye",
+    "flip", "floor", "floor_divide", "fmod", "full", "full_like", "gather", "greater", "greater_equal", "iota",
+    "isfinite", "isinf", "isnan", "less", "less_equal", "linspace", "log", "log1p", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
+    "minimum", "moveaxis", "multiply", "nan_to_num", "negative", "norm", "not_equal", "one_hot", "ones", "ones_like",
+    "outer", "pad", "permute_dims", "positive", "power", "prod", "ravel", "reciprocal", "relu", "remainder", "repeat",
+    "reshape", "rint", "roll", "round", "scatter", "scatter_add_along_axis", "sigmoid", "sign", "signbit", "sin",
+    "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "stop_gradient", "subtract", "sum", "swapaxes",
+    "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "transpose", "tril", "triu", "trunc", "unstack",
+    "var", "vecdot", "where", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -113,6 +113,18 @@ class Reduction:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """result[i] = fold of combine over x[j] for all j up to i along attrs["axis"], in order, starting at init.
+
+    With attrs["reverse"], from the end of the axis down to i. The operand is cast to the result's dtype first;
+    combine(init, x) is x to the bit.
+    """
+
+    init: Callable[[DType], float | int | bool]
+    combine: Callable[..., Any]  # (h, accumulator, x)
+
+
+@dataclass(frozen=True)
 class ArgReduction:
     """result[kept] = the first index along attrs["axis"] whose x is best (the first NaN, if there is one).
 
@@ -157,5 +169,14 @@ class ScatterInto(ScatterAdd):
 
 
 Lowering = (
-    Elementwise | Movement | Concat | IndexValue | Reduction | ArgReduction | Contraction | Gather | ScatterAdd
+    Elementwise
+    | Movement
+    | Concat
+    | IndexValue
+    | Reduction
+    | Scan
+    | ArgReduction
+    | Contraction
+    | Gather
+    | ScatterAdd
 )
