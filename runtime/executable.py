@@ -112,15 +112,15 @@ class Executable:
             results = self._locked(self._call_slowly, arrays, sizes, out)
         return results
 
-    def _locked(self, call: Callable[..., _Results], *args: Any) -> _Results:
-        """`call(*args)` with the arena and the parameters to itself."""
+    def _locked(self, call: Callable[[Any, Any, Any], _Results], first: Any, second: Any, out: Any) -> _Results:
+        """`call(first, second, out)` with the arena and the parameters to itself."""
         with self._lock:
             taken = 0
             try:
                 for lock in self._locks:
                     lock.acquire()
                     taken += 1
-                return call(*args)
+                return call(first, second, out)
             finally:
                 while taken:
                     taken -= 1
