@@ -188,6 +188,15 @@ def describe(value: Value) -> str:
     return origin.name if origin and origin.name else f"result of {value.op.name}"
 
 
+def shown(thing: object) -> str:
+    """What was given, as an error names it: `x (f32[3])` for a tensor, else its repr if short, or its Python type."""
+    value = getattr(thing, "ref", None)
+    if isinstance(value, Value):
+        return f"{describe(value)} ({value.type})"
+    text = repr(thing)
+    return text if len(text) <= 40 and "\n" not in text and " at 0x" not in text else f"a {type(thing).__name__}"
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a node came from: all source lines that built it, a name, and for gradients the forward node."""

@@ -134,6 +134,10 @@ def test_the_learning_rate_is_a_parameter_or_a_tensor() -> None:
     optimizer.lr.value = 0.25
     interpreted(updates, {})
     assert w.value == 0.25
+    optimizer.lr = 0.125
+    interpreted(updates, {})
+    assert w.value == 0.125 and optimizer.slots["lr"].value == 0.125
+    w.value = [0.25]
     rate = placeholder("rate", (), "float64")
     scheduled = SGD(lr=rate)
     assert scheduled.lr is rate and "lr" not in scheduled.slots
@@ -172,6 +176,26 @@ def test_state_dict_goes_round() -> None:
         Adam().load_state_dict(state)
 
 
+def test_an_assigned_learning_rate_reaches_the_step_that_is_compiled() -> None:
+    w, optimizer = parameter("w", np.array([4.0])), Adam(lr=1.0)
+    step = graphc.function([], [], updates=optimizer.updates(w.sum(), [w]))
+    held = optimizer.lr
+    for rate in (0.5, np.float32(0.25), 1):
+        before, optimizer.lr = w.value.copy(), rate
+        step()
+        np.testing.assert_allclose(before - w.value, rate, rtol=1e-6)
+    assert optimizer.lr is held and held.value == 1.0
+    for wrong, message in ((-1.0, "at least 0"), ("0.1", "a number, not '0.1'"), ([1, 2], "a number")):
+        with pytest.raises(ArgumentError, match=f"adam: lr must be {message}"):
+            optimizer.lr = wrong
+    with pytest.raises(ArgumentError, match=r"adam: lr is assigned a number, not w \(f64\[1\]\)"):
+        optimizer.lr = w
+    assert held.value == 1.0
+    scheduled = SGD(lr=0.5 * placeholder("rate", (), "float64"))
+    with pytest.raises(ArgumentError, match=r"sgd: lr is result of multiply \(f64\[\]\), which the step computes"):
+        scheduled.lr = 0.1
+
+
 def test_messages() -> None:
     w, n = parameter("w", np.ones(2)), parameter("n", np.ones(2, "int64"))
     loss = (w * w).sum()
@@ -185,10 +209,15 @@ def test_messages() -> None:
         SGD(lr=w)
     with pytest.raises(ArgumentError, match="there are no parameters to train"):
         SGD().updates(loss, [])
-    with pytest.raises(ArgumentError, match="two parameters are called w"):
+    with pytest.raises(ArgumentError, match="two parameters are called w\n.*\n.*hint: the names of slots"):
         SGD().updates(loss, [w, parameter("w", np.ones(2))])
-    with pytest.raises(ArgumentError, match="is not a parameter"):
+    with pytest.raises(ArgumentError, match=r"sgd: result of multiply \(f64\[2\]\) is not a parameter"):
         SGD().updates(loss, [w * 2.0])  # type: ignore[list-item]
+    with pytest.raises(ArgumentError, match=r"the parameters are a list, not w \(f64\[2\]\)\n(.*\n)*.*write \[w\]"):
+        SGD().updates(loss, w)  # type: ignore[arg-type]
+    for betas in (0.9, (0.9,)):
+        with pytest.raises(ArgumentError, match="adam: betas are two numbers, not .*0.9"):
+            Adam(betas=betas)  # type: ignore[arg-type]
     with pytest.raises(DTypeError, match=r"sgd: n is i64\[2\]: only floats can be trained"):
         SGD().updates(loss, [n])
     with pytest.raises(GradientError):

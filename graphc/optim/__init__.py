@@ -2,7 +2,7 @@
 
     opt = graphc.optim.Adam(lr=1e-3)
     step = graphc.function([x, y], loss, updates=opt.updates(loss, model.parameters()))
-    opt.lr.value = 1e-4    # takes effect at the next call and compiles nothing
+    opt.lr = 1e-4    # takes effect at the next call and compiles nothing
 
 Enter at `Optimizer` (optimizer.py). A new optimiser is a subclass with two methods, as in sgd.py and adam.py.
 """

@@ -17,8 +17,9 @@ import math
 import numpy as np
 
 from graphc import ops
-from graphc.build import Parameter, Tensor
-from graphc.optim.optimizer import Optimizer, check, scalar
+from graphc.build import Parameter, Tensor, fail
+from graphc.errors import ArgumentError
+from graphc.optim.optimizer import Optimizer, check, number, scalar
 
 
 class Adam(Optimizer):
@@ -34,8 +35,10 @@ class Adam(Optimizer):
         name: str = "adam",
     ) -> None:
         super().__init__(lr, name)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            fail(ArgumentError, f"{name}: betas are two numbers, not {betas!r}", "write betas=(0.9, 0.999)")
         for index, beta in enumerate(betas):
-            check(name, f"betas[{index}]", beta, 0 <= beta < 1, "in [0, 1)")
+            check(name, f"betas[{index}]", beta, 0 <= number(name, f"betas[{index}]", beta) < 1, "in [0, 1)")
         check(name, "eps", eps, eps >= 0, "at least 0")
         check(name, "weight_decay", weight_decay, weight_decay >= 0, "at least 0")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay

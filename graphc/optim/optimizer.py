@@ -7,6 +7,7 @@ graphc, so one compiled step reads and writes it: `<name>.lr`, `<name>.step` and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,15 +15,19 @@ from numpy.typing import ArrayLike
 from graphc.autodiff import grad
 from graphc.build import Parameter, Tensor, fail, parameter
 from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.graph import describe, shown
 from graphc.nn.state_dict import load_arrays
 from graphc.types import DType
+
+
+_PARAMETERS = "pass model.parameters(), or a list of what graphc.parameter made"
 
 
 class Optimizer:
     """Base of the optimisers.
 
-    `lr` is a float, which becomes the 0-d float64 parameter `opt.lr` (assign `opt.lr.value`), or a scalar tensor, such
-    as a schedule computed from a step counter. `name` starts the names of all state; two optimisers of one kind in
+    `lr` is a float, which becomes the 0-d float64 parameter `opt.lr` (`opt.lr = 1e-3` sets its value), or a scalar
+    tensor, such as a schedule computed from a step counter. `name` starts the names of all state; two optimisers of one kind in
     one function need different ones.
     """
 
@@ -31,11 +36,34 @@ class Optimizer:
         if isinstance(lr, Tensor):
             if lr.shape != () or not lr.dtype.is_float:
                 fail(ShapeError, f"{name}: lr must be a float or a scalar of floats, not {lr.type}")
-            self.lr = lr
+            self._lr = lr
         else:
-            check(name, "lr", lr, lr >= 0, "at least 0")
-            self.lr = parameter(f"{name}.lr", np.float64(lr))
+            self._lr = parameter(f"{name}.lr", np.float64(self._checked_lr(lr)))
         self._slots: dict[str, Parameter] = {}
+
+    @property
+    def lr(self) -> Tensor:
+        """The learning rate. Assigning a number, as to `lr.value`, takes effect at the next call and compiles nothing.
+
+        A rate that was given as a tensor is computed in the step: assigning to it is an ArgumentError.
+        """
+        return self._lr
+
+    @lr.setter
+    def lr(self, new: float) -> None:
+        rate = self._checked_lr(new)
+        if not isinstance(self._lr, Parameter):
+            message = f"{self.name}: lr is {shown(self._lr)}, which the step computes: it cannot be assigned"
+            fail(ArgumentError, message, "change what it is computed from, or make the optimiser with a number")
+        self._lr.value = rate
+
+    def _checked_lr(self, lr: object) -> float:
+        if isinstance(lr, Tensor):
+            hint = f"make the optimiser with it: {type(self).__name__}(lr=...)"
+            fail(ArgumentError, f"{self.name}: lr is assigned a number, not {shown(lr)}", hint)
+        rate = number(self.name, "lr", lr)
+        check(self.name, "lr", rate, rate >= 0, "at least 0")
+        return rate
 
     @property
     def slots(self) -> dict[str, Parameter]:
@@ -54,6 +82,9 @@ class Optimizer:
 
         Raises what `graphc.grad` raises: GradientError where `loss` is no scalar or does not depend on a parameter.
         """
+        if isinstance(parameters, Tensor):
+            name = describe(parameters.ref)
+            fail(ArgumentError, f"{self.name}: the parameters are a list, not {shown(parameters)}", f"write [{name}]")
         chosen = list(parameters)
         self._check_parameters(chosen)
         return self.updates_from(dict(zip(chosen, grad(loss, chosen), strict=True)))
@@ -82,11 +113,12 @@ class Optimizer:
         names: set[str] = set()
         for one in parameters:
             if not isinstance(one, Parameter):
-                fail(ArgumentError, f"{self.name}: {one!r} is not a parameter", "pass model.parameters(), or a list")
+                fail(ArgumentError, f"{self.name}: {shown(one)} is not a parameter", _PARAMETERS)
             if not one.dtype.is_float:
                 fail(DTypeError, f"{self.name}: {one.name} is {one.type}: only floats can be trained")
             if one.state.name in names:
-                fail(ArgumentError, f"{self.name}: two parameters are called {one.name}")
+                hint = "the names of slots need one name each: graphc.parameter('other', ...), or layers of one Module"
+                fail(ArgumentError, f"{self.name}: two parameters are called {one.name}", hint)
             names.add(one.state.name)
         if not parameters:
             fail(ArgumentError, f"{self.name}: there are no parameters to train")
@@ -99,6 +131,16 @@ class Optimizer:
         """Copy `state` into the slots; an error names keys and shapes that do not fit, and then nothing changed."""
         hint = "" if self._slots else "the slots exist once updates() was called"
         load_arrays(self.slots, state, f"{self.name}.load_state_dict", hint)
+
+
+def number(owner: str, what: str, value: object) -> float:
+    """`value` as a float, or an ArgumentError: a hyper-parameter is a number."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(cast(Any, value))
+    except (TypeError, ValueError):
+        pass
+    fail(ArgumentError, f"{owner}: {what} must be a number, not {shown(value)}")
 
 
 def check(owner: str, what: str, value: float, good: bool, rule: str) -> None:
