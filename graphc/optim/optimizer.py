@@ -27,8 +27,8 @@ class Optimizer:
     """Base of the optimisers.
 
     `lr` is a float, which becomes the 0-d float64 parameter `opt.lr` (`opt.lr = 1e-3` sets its value), or a scalar
-    tensor, such as a schedule computed from a step counter. `name` starts the names of all state; two optimisers of one kind in
-    one function need different ones.
+    tensor, such as a schedule computed from a step counter. `name` starts the names of all state; two optimisers of
+    one kind in one function need different ones.
     """
 
     def __init__(self, lr: float | Tensor, name: str) -> None:
