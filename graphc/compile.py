@@ -16,7 +16,7 @@ from typing import Any
 from graphc import settings
 from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, GraphcError, InternalError, SourceLine
-from graphc.freeze import Frozen, freeze, unpack
+from graphc.freeze import Frozen, freeze, packer
 from graphc.graph import Graph, origin_of
 from graphc.observe import Observer, reproducer
 from graphc.picture import digraph
@@ -106,14 +106,13 @@ class Function:
         self.kernels = kernels
         self.name = frozen.graph.name
         self.parameters = frozen.parameters
-        self._single = isinstance(frozen.nest, Tensor)
+        self._pack = packer(frozen.nest)
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
         """Run once. `out`: arrays for the results, in the nest that the outputs have (None: a new array)."""
         if out is not None:
             out = self._frozen.flatten_out(out)
-        results = self._executable.run(args, named, out)
-        return results[0] if self._single else unpack(self._frozen.nest, results)
+        return self._pack(self._executable.run(args, named, out))
 
     @property
     def native_calls(self) -> int:

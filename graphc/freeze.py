@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine
 from graphc.graph import Graph, Value, origin_of, topological_order
+from graphc.nest import rebuilt
 from graphc.types import symbols
 
 
@@ -97,21 +100,17 @@ def _collect(nest: Any, leaves: list[Value]) -> None:
         raise ArgumentError(f"an output is a {type(nest).__name__}, not a tensor", hint=hint)
 
 
-def unpack(nest: Any, results: Sequence[np.ndarray]) -> Any:
-    """`results` in the shape of `nest`."""
-    return _unpacked(nest, iter(results))
-
-
-def _unpacked(part: Any, left: Iterator[np.ndarray]) -> Any:
-    """No nested function: one that calls itself is a cycle, which would keep the results until it is collected."""
-    if isinstance(part, Tensor):
-        return next(left)
-    if isinstance(part, dict):
-        return {key: _unpacked(item, left) for key, item in part.items()}
-    items = [_unpacked(item, left) for item in part]
-    if isinstance(part, list):
-        return items
-    return type(part)(*items) if hasattr(part, "_fields") else tuple(items)
+def packer(nest: Any) -> Callable[[Sequence[np.ndarray]], Any]:
+    """What puts a call's results into the form of `nest`; the usual forms at once, without looking at each part."""
+    if isinstance(nest, Tensor):
+        return itemgetter(0)
+    if all(isinstance(part, Tensor) for part in (nest.values() if isinstance(nest, dict) else nest)):
+        if type(nest) is tuple or type(nest) is list:
+            return type(nest)
+        if type(nest) is dict:
+            keys = tuple(nest)
+            return lambda results: dict(zip(keys, results, strict=True))
+    return partial(rebuilt, nest)
 
 
 def _match(nest: Any, out: Any, flat: list[np.ndarray | None]) -> None:
