@@ -6,12 +6,17 @@ is subtracted for stability stands under `stop_gradient`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from graphc import ops
 from graphc.build import Tensor, fail
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.nn.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from graphc.nn.pooling import adaptive_avg_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops import relu, sigmoid, softplus, tanh
+from graphc.types import Size
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -23,11 +28,14 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "cross_entropy",
+    "embedding",
+    "layer_norm",
     "log_softmax",
     "max_pool1d",
     "max_pool2d",
     "mse_loss",
     "relu",
+    "rms_norm",
     "sigmoid",
     "softmax",
     "softplus",
@@ -83,6 +91,57 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction:
     _same_shape("binary_cross_entropy_with_logits", logits, targets)
     y = targets if targets.dtype.is_float else targets.astype(logits.dtype)
     return _reduced(softplus(logits) - logits * y, reduction, "binary_cross_entropy_with_logits")
+
+
+def layer_norm(
+    x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last axes, whose sizes are `shape` (as is weight's).
+
+    The variance is the biased one. `layer_norm(f32[batch,64], (64,))` is f32[batch,64].
+    """
+    axes = _last_axes("layer_norm", x, shape)
+    centred = x - x.mean(axes, keepdims=True)
+    result = centred / ops.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
+    return _scaled("layer_norm", result, shape, weight, bias)
+
+
+def rms_norm(x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape`.
+
+    `eps` is the dtype's epsilon if None. `rms_norm(f32[batch,64], (64,))` is f32[batch,64].
+    """
+    axes = _last_axes("rms_norm", x, shape)
+    small = float(np.finfo(x.dtype.name).eps) if eps is None else eps
+    return _scaled("rms_norm", x / ops.sqrt((x * x).mean(axes, keepdims=True) + small), shape, weight, None)
+
+
+def embedding(indices: Tensor, weight: Tensor) -> Tensor:
+    """The rows of `weight` at `indices`: i64[batch,time] and f32[words,64] give f32[batch,time,64].
+
+    An index outside of 0..words-1 is an IndexRangeError when the graph runs.
+    """
+    if not indices.dtype.is_integer or len(weight.shape) != 2:
+        fail(ArgumentError, f"embedding: takes integers and a matrix, not {indices.type} and {weight.type}")
+    flat = indices.reshape((-1, 1))
+    rows = ops.take_along_axis(weight, ops.broadcast_to(flat, (flat.shape[0], weight.shape[1])), 0)
+    return rows.reshape((*indices.shape, weight.shape[1]))
+
+
+def _last_axes(function: str, x: Tensor, shape: Sequence[Size]) -> tuple[int, ...]:
+    if not x.dtype.is_float:
+        fail(DTypeError, f"{function}: takes floats, not {x.type}")
+    if not shape or x.shape[-len(shape) :] != tuple(shape):
+        fail(ShapeError, f"{function}: {x.type} does not end in the shape {list(shape)}")
+    return tuple(range(-len(shape), 0))
+
+
+def _scaled(function: str, x: Tensor, shape: Sequence[Size], weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    for part in (weight, bias):
+        if part is not None and part.shape != tuple(shape):
+            fail(ShapeError, f"{function}: weight and bias have the shape {list(shape)}, not {part.type}")
+    scaled = x if weight is None else x * weight
+    return scaled if bias is None else scaled + bias
 
 
 def _shifted(x: Tensor, axis: int) -> Tensor:

@@ -20,7 +20,7 @@ from graphc.ops.lowering import Concat
 from graphc.ops.movement import broadcast_to, expand_dims, reshape, slice_op, squeeze, transpose
 from graphc.ops.operands import TensorLike, as_tensor, converted, normalized_axes, normalized_axis, promoted
 from graphc.ops.registry import register
-from graphc.ops.samples import ALL, Operand, Sample
+from graphc.ops.samples import ALL, FLOATS, Operand, Sample
 from graphc.types import Dim, Shape, Size, floordiv
 
 _B = Dim.symbol("batch")
@@ -74,7 +74,10 @@ def _concat_samples() -> list[Sample]:
         (((_B, 3), (_B, 2)), 1),
         (((2, _B, 3), (2, 4, 3)), 1),
     )
-    return [Sample(tuple(Operand(s) for s in shapes), {"axis": axis}, ALL, {"batch": 6}) for shapes, axis in cases]
+    return [
+        Sample(tuple(Operand(s) for s in shapes), {"axis": axis}, ALL if n < 2 else FLOATS, {"batch": 6})
+        for n, (shapes, axis) in enumerate(cases)
+    ]
 
 
 _concat_op = register(

@@ -169,14 +169,5 @@ class ScatterInto(ScatterAdd):
 
 
 Lowering = (
-    Elementwise
-    | Movement
-    | Concat
-    | IndexValue
-    | Reduction
-    | Scan
-    | ArgReduction
-    | Contraction
-    | Gather
-    | ScatterAdd
+    Elementwise | Movement | Concat | IndexValue | Reduction | Scan | ArgReduction | Contraction | Gather | ScatterAdd
 )
