@@ -10,6 +10,7 @@ old one with the new axis. The exceptions are `broadcast_to`, whose operand may 
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from graphc.ops.lowering import Reduction
 from graphc.ops.movement import reshape
 from graphc.types import Shape, Size
 
-_KEPT = frozenset({"dtype", "keepdims", "size"})  # attributes that mean the same with one more axis
+_KEPT = frozenset({"dtype", "keepdims", "reverse", "size"})  # attributes that mean the same with one more axis
 
 
 def batched(outputs: Sequence[Value], items: Mapping[Value, Tensor], size: Size) -> list[Tensor]:
@@ -46,6 +47,8 @@ def _batched(node: Node, found: Mapping[Value, Tensor], size: Size) -> tuple[Ten
     """The results of `node` for all items."""
     if node.op.name == "matmul" and _is_rows(node, found):
         return (_product_of_rows(node, found[node.inputs[0]]),)
+    if node.op.name == "contract":
+        return (_contraction(node, found, size),)
     operands = [found[v] if v in found else _repeated(Tensor(v), size) for v in node.inputs]
     if node.op.name == "broadcast_to":
         missing = len(node.types[0].shape) - node.inputs[0].type.rank
@@ -73,6 +76,17 @@ def _product_of_rows(node: Node, items: Tensor) -> Tensor:
     count, rows, inner = items.shape
     flat = apply("matmul", reshape(items, (count * rows, inner)), node.inputs[1])
     return reshape(flat, (count, *node.types[0].shape))
+
+
+def _contraction(node: Node, found: Mapping[Value, Tensor], size: Size) -> Tensor:
+    """A sum over labelled axes: one more label, in front of the result and of the operands that have items."""
+    spec: str = node.attrs["spec"]
+    new = next(label for label in string.ascii_letters if label not in spec)
+    operands, out = spec.split("->")
+    parts = [f"{new} {p}" if v in found else p for p, v in zip(operands.split(","), node.inputs, strict=True)]
+    tensors = [found.get(v, Tensor(v)) for v in node.inputs]
+    shape = (size, *node.types[0].shape)
+    return cast(Tensor, apply("contract", *tensors, spec=f"{','.join(parts)}-> {new} {out}", shape=shape))
 
 
 def _shifted(node: Node, size: Size) -> Attrs:

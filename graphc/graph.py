@@ -199,7 +199,10 @@ def shown(thing: object) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node came from: all source lines that built it, a name, and for gradients the forward node."""
+    """Where a node came from: the source lines that built it, a name, and for gradients the forward node.
+
+    Of a node that many share, the first `_MOST` lines and forward nodes.
+    """
 
     lines: tuple[SourceLine, ...] = ()
     name: str | None = None
@@ -225,8 +228,13 @@ def joined(a: Origin | None, b: Origin | None) -> Origin | None:
     return Origin(_union(a.lines, b.lines), a.name or b.name, _union(a.gradient_of, b.gradient_of))
 
 
+_MOST = 16  # lines and forward nodes that a node remembers: thousands may share a constant
+
+
 def _union(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-    return a + tuple(item for item in b if item not in a)
+    if len(a) >= _MOST:
+        return a
+    return (a + tuple(item for item in b if item not in a))[:_MOST]
 
 
 @contextlib.contextmanager
