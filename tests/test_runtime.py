@@ -170,14 +170,14 @@ def test_updates_swap_and_results_show_old_values(size: int, both_ways: str) -> 
 
 
 def in_place(regions: int = 1) -> tuple[Executable, ParameterState]:
-    """w = w + x in place, in `regions` regions; the results are x and the old w."""
+    """w = w + x in place, in `regions` regions; the results are x and the old w. A parameter `only_read` comes first."""
     kind = TensorType(float32, (4,))
-    buffers = [Buffer("w", kind, "parameter"), Buffer("x", kind, "input")]
+    buffers = [Buffer("only_read", kind, "parameter"), Buffer("w", kind, "parameter"), Buffer("x", kind, "input")]
     add = kernel("add", 2, lambda a, b: ir.Op("add", (a, b), ir.VType(float32)))
     tasks = [Task("add", ("w", "x", "w"), (4,), 1)] * regions
     w = state("w", [1, 2, 3, 4])
     made = program(buffers, [add], tasks, dims=(), outputs=("x", "w"), updates=(("w", "w"),))
-    return build(made, {"w": w}), w
+    return build(made, {"w": w, "only_read": state("only_read", [0] * 4)}), w
 
 
 def test_updates_in_place_and_arguments_that_show_the_parameter(both_ways: str) -> None:
@@ -255,7 +255,7 @@ def test_an_error_stops_later_regions() -> None:
 
 def test_threads_of_one_function_and_of_one_parameter_wait_for_each_other() -> None:
     f, w = in_place()
-    g = Executable(f.program, f._kernels, {"w": w}, keep=f)
+    g = Executable(f.program, f._kernels, {"w": w, "only_read": state("only_read", [0] * 4)}, keep=f)
     one = np.ones(4, np.float32)
     before = w.array.copy()
     callers = [threading.Thread(target=lambda h=h: [h(one) for _ in range(300)]) for h in (f, g, f, g)]
