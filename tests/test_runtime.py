@@ -170,7 +170,7 @@ def test_updates_swap_and_results_show_old_values(size: int, both_ways: str) -> 
 
 
 def in_place(regions: int = 1) -> tuple[Executable, ParameterState]:
-    """w = w + x in place, in `regions` regions; the results are x and the old w. A parameter `only_read` comes first."""
+    """w = w + x in place, in `regions` regions; results x and the old w. Of `only_read` nothing is written."""
     kind = TensorType(float32, (4,))
     buffers = [Buffer("only_read", kind, "parameter"), Buffer("w", kind, "parameter"), Buffer("x", kind, "input")]
     add = kernel("add", 2, lambda a, b: ir.Op("add", (a, b), ir.VType(float32)))
