@@ -56,7 +56,7 @@ class Search:
         neutral = self.extremum.init(self.dtype)
         # a lane that nothing changes keeps block 0, which has the first of the worst values
         best, block = self._register(self.dtype, neutral, "best"), self._register(int64, 0, "block")
-        with h.loop("b", 0, extent, BLOCK * h.lane_count) as start:
+        with h.loop("from", 0, extent, BLOCK * h.lane_count) as start:
             fold = self._fold(ways)
             self._over(start, extent, ways, point, lambda points: self._fold_in(fold, points))
             found, before = fold.lanes(h), h.read(best)

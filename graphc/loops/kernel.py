@@ -15,12 +15,14 @@ from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import Builder, Ranges, linear_address
 from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
-from graphc.loops.ir import BufferParam, LoopKernel, Stmt
+from graphc.loops.ir import I64, BufferParam, Const, Let, Load, LoopKernel, Op, Prefetch, Stmt
 from graphc.loops.lanes import Body, lane_loop, named
 from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product, symbols
 
+AHEAD = 2048  # bytes between what a loop reads and what it asks for at the same time
+CACHE_LINE = 64  # bytes that come at once
 GRAIN = 16 * 1024  # simple vector instructions (about 5 us) that make a chunk worth handing over
 
 
@@ -57,6 +59,7 @@ class KernelLowering(ABC):
         first = len(graph.inputs) + len(graph.outputs)
         self.partials = {node: f"b{first + n}" for n, node in enumerate(partials)}
         self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
+        self.prefetched = set(self.partials.values())  # buffers that need no asking (any more)
         self.top = Point({symbol_of(i): 0 for i, size in enumerate(shape.full) if size == 1})
 
     @abstractmethod
@@ -107,7 +110,27 @@ class KernelLowering(ABC):
         return first, named(self.h, "last", minimum(first + share, stop))
 
     def _lane_loop(self, start: Size, stop: Size, unroll: int, point: Point, body: Body) -> None:
-        lane_loop(self.h, self.target, start, stop, unroll, point, symbol_of(self.axes[-1]), body)
+        """`body` over vectors of the last axis; the first loop that reads an operand asks for it ahead of time."""
+
+        def streaming(points: list[Point]) -> None:
+            level = self.h.levels[-1].statements
+            done = len(level)
+            body(points)
+            if points[0].mask is None and self.h.depth:
+                self._prefetch(level[done:])
+
+        lane_loop(self.h, self.target, start, stop, unroll, point, symbol_of(self.axes[-1]), streaming)
+
+    def _prefetch(self, statements: Sequence[Stmt]) -> None:
+        loads = [s.value for s in statements if isinstance(s, Let) and isinstance(s.value, Load)]
+        loads = [x for x in loads if x.buffer not in self.prefetched and x.index.vtype.lanes < x.vtype.lanes]
+        for load in loads:
+            size = load.vtype.dtype.itemsize
+            for line in range(0, load.vtype.lanes * size, CACHE_LINE):
+                ahead = Const((AHEAD + line) // size, I64)
+                self.h.emit(Prefetch(load.buffer, Op("add", (load.index, ahead), I64)))
+        self.prefetched.update(load.buffer for load in loads)
+
 
     def _at_row(self, row: Dim, axes: Sequence[int]) -> Point:
         """Where `row` is, an index over `axes` flattened into one (a symbol)."""

@@ -53,6 +53,7 @@ class RowsLowering(KernelLowering):
         plans = plan_loops(loops, lambda v: self.shape.classes[v] == "full", keep)
         *self.stage_plans, self.last_plan = plans
         self.scratch = {v: self.h.fresh("kept") for plan in plans for v in plan.stores}
+        self.prefetched.update(self.scratch.values())
 
     def _loops(self) -> Size:
         """Emits the loops over the kept axes; gives the number of chunks."""
@@ -137,13 +138,12 @@ class RowsLowering(KernelLowering):
 
         def kept(inner: list[Point]) -> None:
             """`body` with the values of earlier loops at hand, and those for later ones put away."""
-            symbol = symbol_of(self.axes[-1])
             self._read_kept(plan.reads, inner)
             body(inner)
             for v in plan.stores:
                 values = [self.evaluator.at(v, self.index_of(v), p) for p in inner]
                 for p, value in zip(inner, values, strict=True):
-                    self.h.store(self.scratch[v], p.axes[symbol], value, None)
+                    self.h.store(self.scratch[v], p.axes[symbol_of(self.axes[-1])], value, None)
 
         def nest(axes: list[int], points: list[Point]) -> None:
             if not axes:
