@@ -23,7 +23,9 @@ from graphc.types import DType, bool_, evaluate
 from tests.random_graphs import Drawing
 
 FUNCTIONS = {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "power"}
-DISTURBANCE = 1024  # roundings
+ROUNDED = {"add", "subtract", "multiply", "divide", "sqrt", "cast", "remainder", "floor_divide"}
+DISTURBANCE = 1024  # roundings, of what rounds differently
+ROUNDINGS = 4  # of what rounds the same way, but works on such results: their own error may cancel, this does not
 SEEDS = (5, 6, 7)  # of the disturbed runs
 
 Arrays = Mapping[Value, np.ndarray]
@@ -38,12 +40,13 @@ def rounds(node: Node) -> bool:
     return isinstance(node.op.lowering, Reduction) and node.op.name in ("sum", "prod")
 
 
-def disturbed(array: np.ndarray, rng: np.random.Generator, sign: int) -> np.ndarray:
-    if array.dtype.kind != "f":
+def disturbed(array: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    """`array` with every element off by up to `size` roundings, half of them up; the other half with -size."""
+    if array.dtype.kind != "f" or not size:
         return array
     info = np.finfo(array.dtype)
-    noise = np.abs(array) * (DISTURBANCE * info.eps) + 4 * info.smallest_subnormal
-    share = sign * rng.choice([-1, 1], array.shape) * rng.uniform(0.5, 1, array.shape)  # two rarely cancel
+    noise = np.abs(array) * (size * info.eps) + np.sign(size) * 4 * info.smallest_subnormal
+    share = rng.choice([-1, 1], array.shape) * rng.uniform(0.5, 1, array.shape)  # two rarely cancel
     return np.asarray(array + (share * noise).astype(array.dtype), array.dtype)
 
 
@@ -51,17 +54,21 @@ def disturbed_run(outputs: Sequence[Value], feeds: Arrays, seed: int, sign: int)
     """The interpreter with the operands of every sum and the result of every function disturbed."""
     dims, rng = interpret.bind_dims(feeds), np.random.default_rng(seed)
     values: dict[Value, np.ndarray] = dict(feeds)
+    reached: set[Value] = set()  # values that a rounding node bears on
     with np.errstate(all="ignore"):
         for node in topological_order([v.node for v in outputs]):
             if Value(node) in values:
                 continue
             operands = [values[v] for v in node.inputs]
-            function = node.op.name in FUNCTIONS
-            if rounds(node) and not function:  # the error of a sum is relative to its terms
-                operands = [disturbed(a, rng, sign) for a in operands]
+            size = DISTURBANCE if rounds(node) else ROUNDINGS if node.op.name in ROUNDED else 0
+            folds = rounds(node) and node.op.name not in FUNCTIONS
+            if folds:  # the error of a sum is relative to its terms
+                operands = [disturbed(a, rng, sign * size) for a in operands]
             assert node.op.reference is not None
             results = node.op.reference(operands, interpret.concrete(node.attrs, dims))
-            results = [disturbed(a, rng, sign) for a in results] if rounds(node) and function else results
+            if rounds(node) or any(v in reached for v in node.inputs):
+                reached.update(node.outputs)
+                results = [disturbed(a, rng, 0 if folds else sign * size) for a in results]
             values.update(zip(node.outputs, results, strict=True))
     return [values[v] for v in outputs]
 

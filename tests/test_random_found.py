@@ -129,3 +129,14 @@ def test_a_transposed_iota_as_an_operand_of_a_matmul() -> None:
     x = placeholder("x", (1, 1), "float32")
     disable = ["stabilize", "simplify", "fold_constants", "merge_duplicates", "remove_dead", "fuse"]
     agrees([x @ graphc.iota((1, 1), "float32", 1).T], {x: numbers(1, 1, dtype="float32")}, disable)
+
+
+def test_a_matmul_of_batches_of_nothing() -> None:
+    x, y = placeholder("x", (16, 0, 4, 5), "float64"), placeholder("y", (16, 0, 5, 3), "float64")
+    agrees([x @ y], {x: numbers(16, 0, 4, 5), y: numbers(16, 0, 5, 3)})
+
+
+def test_the_position_of_a_loop_is_no_buffer() -> None:
+    """The loop over blocks of a long argmax was called b3, as the fourth buffer is."""
+    x = placeholder("x", ("n",), "float64")
+    agrees([x.max(axis=0), x.min(axis=0), x.argmax(axis=0)], {x: numbers(3000)})
