@@ -100,7 +100,9 @@ def fmod(x: TensorLike, y: TensorLike) -> Tensor:
     """
     a, b = matched("fmod", x, y)
     if a.dtype.is_float:
-        return copysign(remainder(abs(a), abs(b)), a)
+        rest = remainder(abs(a), abs(b))
+        signed = where(signbit(a), -rest, rest)
+        return where((a == 0) & (abs(b) > 0), a, signed)  # the derivative of abs at 0 would be 0
     rest = remainder(a, b)
     if a.dtype.kind == "u":
         return rest
