@@ -385,5 +385,7 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
     except ValueError as error:
         fail(ShapeError, f"not an array: {error}")
     if array.dtype.kind not in "biuf":
+        if isinstance(data, Dim):
+            fail(DTypeError, f"the size {data} is no array", "graphc.dim_value(size) is its value as a tensor")
         fail(DTypeError, f"graphc has no dtype {array.dtype}", "use numbers or bools")
     return array.astype((dtype or as_dtype(array.dtype)).numpy, copy=False)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Union
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Call:
@@ -54,6 +56,8 @@ class Dim:
 
     @staticmethod
     def from_terms(terms: Mapping[Monomial, int]) -> Size:
+        if any(isinstance(atom, Call) and atom.fn != "floordiv" for monomial in terms for atom in monomial):
+            terms = _paired(terms)
         kept = sorted(((m, c) for m, c in terms.items() if c), key=_term_order)
         if not kept:
             return 0
@@ -62,12 +66,17 @@ class Dim:
         return Dim(tuple(kept))
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Dim) and self.terms == other.terms)
+        if isinstance(other, Dim):
+            return self is other or self.terms == other.terms
+        return False if isinstance(other, int) else NotImplemented  # a Tensor compares its elements
 
     def __hash__(self) -> int:
         return self._hash
 
+    # With what is no size (a Tensor), the other side says what an operator means.
     def __add__(self, other: Size) -> Size:
+        if not isinstance(other, _SIZES):
+            return NotImplemented
         total = dict(self.terms)
         for monomial, factor in terms_of(other):
             total[monomial] = total.get(monomial, 0) + factor
@@ -79,29 +88,31 @@ class Dim:
         return self * -1
 
     def __sub__(self, other: Size) -> Size:
-        return self + (-other)
+        return self + (-other) if isinstance(other, _SIZES) else NotImplemented
 
     def __rsub__(self, other: Size) -> Size:
-        return -self + other
+        return -self + other if isinstance(other, _SIZES) else NotImplemented
 
     def __mul__(self, other: Size) -> Size:
+        if not isinstance(other, _SIZES):
+            return NotImplemented
         total: dict[Monomial, int] = {}
         for m1, c1 in self.terms:
             for m2, c2 in terms_of(other):
-                key = tuple(sorted(m1 + m2, key=str))
+                key = _monomial(m1 + m2)
                 total[key] = total.get(key, 0) + c1 * c2
         return Dim.from_terms(total)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Size) -> Size:
-        return floordiv(self, other)
+        return floordiv(self, other) if isinstance(other, _SIZES) else NotImplemented
 
     def __rfloordiv__(self, other: int) -> Size:
-        return floordiv(other, self)
+        return floordiv(other, self) if isinstance(other, _SIZES) else NotImplemented
 
     def __mod__(self, other: Size) -> Size:
-        return self - other * floordiv(self, other)
+        return self - other * floordiv(self, other) if isinstance(other, _SIZES) else NotImplemented
 
     def __str__(self) -> str:
         text = ""
@@ -112,6 +123,64 @@ class Dim:
         return text
 
     __repr__ = __str__
+
+
+_SIZES = (int, np.integer, Dim)
+
+
+def _paired(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
+    """`terms` with each n, min(n,k) and max(n-k,0) as few of the three as can be, since n is the sum of the others.
+
+    So `n-min(n,k)` is `max(n-k,0)`, `n-max(n-k,0)` is `min(n,k)` and their sum is `n`: what two slices of an axis
+    leave and take is equal as it should be.
+    """
+    for monomial in terms:
+        for place, atom in enumerate(monomial):
+            if isinstance(atom, str) or (found := _counterpart(atom)) is None:
+                continue
+            whole, other = found
+            rest = monomial[:place] + monomial[place + 1 :]
+            one, two = monomial, _monomial((*rest, other))
+            wholes = {_monomial(rest + m): f for m, f in terms_of(whole)}
+            there = _least(_ratio(terms.get(m, 0), f) for m, f in wholes.items())
+            factors = there + terms.get(one, 0), there + terms.get(two, 0)
+            change = _least(factors) - there
+            if change:
+                left = dict(terms)
+                for m, f in (*wholes.items(), (one, -1), (two, -1)):
+                    left[m] = left.get(m, 0) + change * f
+                return _paired(left)
+    return terms
+
+
+def _least(factors: Iterable[int]) -> int:
+    """The factor nearest to 0 if all have one sign, else 0."""
+    each = list(factors)
+    return min(each, key=abs) if all(f > 0 for f in each) or all(f < 0 for f in each) else 0
+
+
+def _ratio(a: int, b: int) -> int:
+    """a / b, rounded to 0."""
+    return abs(a) // abs(b) * (1 if a * b > 0 else -1)
+
+
+def _counterpart(atom: Call) -> tuple[Size, Call] | None:
+    """(n, max(n-k,0)) for min(n,k), and (n, min(n,k)) for max(n-k,0): k is a positive int, n has no constant."""
+    a, b = atom.args
+    if isinstance(a, int) or not isinstance(b, int) or (atom.fn == "max" and b != 0) or atom.fn == "floordiv":
+        return None
+    if atom.fn == "min":
+        return (a, Call("max", (a - b, 0))) if b > 0 and _constant(a) == 0 else None
+    k = -_constant(a)
+    return (a + k, Call("min", (a + k, k))) if k > 0 else None
+
+
+def _constant(size: Dim) -> int:
+    return next((factor for monomial, factor in size.terms if not monomial), 0)
+
+
+def _monomial(atoms: Iterable[Atom]) -> Monomial:
+    return tuple(sorted(atoms, key=str))
 
 
 def _term_order(term: tuple[Monomial, int]) -> tuple[int, str]:
@@ -190,9 +259,13 @@ def _divide_term(term: tuple[Monomial, int], by: Size) -> tuple[Monomial, int] |
 
 
 def minimum(a: Size, b: Size) -> Size:
-    """The smaller of two sizes."""
+    """The smaller of two sizes. min(n-1,k) is min(n,k+1)-1, and so on: a constant stands on one side."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
+    if isinstance(a, int):
+        a, b = b, a
+    if isinstance(a, Dim) and isinstance(b, int) and b >= 0 and (less := _constant(a)) < 0:
+        return minimum(a - less, b - less) + less
     return a if a == b else Dim((((Call("min", (a, b)),), 1),))
 
 
@@ -200,6 +273,8 @@ def maximum(a: Size, b: Size) -> Size:
     """The larger of two sizes."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
+    if isinstance(a, int):
+        a, b = b, a
     return a if a == b else Dim((((Call("max", (a, b)),), 1),))
 
 

@@ -287,7 +287,12 @@ def _bounds(n: Size, start: int | None, stop: int | None, step: int | None) -> t
     first = (low if by > 0 else high) if start is None else clamped(start, low)
     last = (high if by > 0 else low) if stop is None else clamped(stop, high)
     if by > 0 and start and stop is not None:
-        last = maximum(last, first)
+        if (start > 0) == (stop >= 0):  # counted from one end: the order of the two is known
+            last = first if stop <= start else last
+        elif start > 0:
+            last = first + maximum(n + (stop - start), 0)
+        else:
+            last = maximum(last, first)
     if by < 0 and stop is not None:
         last = minimum(last, first)
     return first, last, by

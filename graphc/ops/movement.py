@@ -15,7 +15,7 @@ from graphc.build import Tensor, apply, install, signature
 from graphc.errors import ArgumentError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import IndexHandler, Movement
-from graphc.ops.operands import TensorLike, as_tensor, expanded, normalized_axes, normalized_axis, tensors_of
+from graphc.ops.operands import TensorLike, as_tensor, expanded, normalized_axes, normalized_axis, shape_of, tensors_of
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, Operand, Sample
 from graphc.types import Dim, Shape, Size, broadcast_shapes, ceildiv, floordiv, product
@@ -100,13 +100,16 @@ _reshape_op = register(
 )
 
 
-def reshape(x: TensorLike, shape: Size | Sequence[Size]) -> Tensor:
-    """The elements of `x` in row-major order in `shape`; one size may be -1 and follows from the others."""
+def reshape(x: TensorLike, shape: Size | str | Sequence[Size | str]) -> Tensor:
+    """The elements of `x` in row-major order in `shape`; one size may be -1 and follows from the others.
+
+    A size may be given by its name: `x.reshape("batch", 2, 2)`.
+    """
     tensor = as_tensor(x)
-    sizes = (shape,) if isinstance(shape, (int, Dim)) else tuple(shape)
+    sizes = shape_of("reshape", shape, least=-1)  # -1: to be worked out
     unknown = [a for a, n in enumerate(sizes) if n == -1]
-    if len(unknown) > 1 or any(isinstance(n, int) and n < -1 for n in sizes):
-        fail(ShapeError, f"reshape: {_text(sizes)} is no shape", "only one size may be -1, none may be less")
+    if len(unknown) > 1:
+        fail(ShapeError, f"reshape: {_text(sizes)} is no shape", "only one size may be -1")
     if unknown:
         known = product(n for n in sizes if n != -1)
         if known == 0:
@@ -248,9 +251,9 @@ _broadcast_op = register(
 )
 
 
-def broadcast_to(x: TensorLike, shape: Size | Sequence[Size]) -> Tensor:
-    """`x` repeated to `shape`, by NumPy's rules."""
-    return expanded(as_tensor(x), (shape,) if isinstance(shape, (int, Dim)) else tuple(shape))
+def broadcast_to(x: TensorLike, shape: Size | str | Sequence[Size | str]) -> Tensor:
+    """`x` repeated to `shape`, by NumPy's rules. A size may be given by its name."""
+    return expanded(as_tensor(x), shape_of("broadcast_to", shape))
 
 
 # slice

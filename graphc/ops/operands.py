@@ -16,27 +16,31 @@ import numpy as np
 from graphc import build
 from graphc.build import Tensor, apply, constant, signature
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError, fail
-from graphc.graph import Attrs, ConstantData, Node, Op, Types
-from graphc.types import DType, Shape, TensorType, bool_, broadcast_shapes, float32, float64
+from graphc.graph import Attrs, ConstantData, Node, Op, Types, shown
+from graphc.types import Dim, DType, Shape, Size, TensorType, bool_, broadcast_shapes, float32, float64, int64
 
-TensorLike = Union[Tensor, np.ndarray, np.generic, float, int, bool, Sequence[Any]]
+TensorLike = Union[Tensor, np.ndarray, np.generic, float, int, bool, Dim, Sequence[Any]]
 
 _WEAK = (bool, int, float)  # exact types: np.float64 is a float, but not weak
 
 
 def as_tensor(x: TensorLike) -> Tensor:
-    """A Tensor as it is, anything else as a constant."""
+    """A Tensor as it is, a named size as an int64 scalar, anything else as a constant."""
+    if isinstance(x, Dim):
+        return cast(Tensor, apply("dim_value", size=x, dtype=int64))
     return x if isinstance(x, Tensor) else constant(x)
 
 
 def promoted(name: str, *operands: TensorLike) -> DType:
-    """NumPy's common dtype (NEP 50): Python scalars are weak, they take the dtype of the others."""
+    """NumPy's common dtype (NEP 50): Python scalars and sizes are weak, they take the dtype of the others."""
     kinds: list[DType | type] = []  # the type of a Python scalar stands for the scalar
     for x in operands:
         if x is None or isinstance(x, str):
             fail(ArgumentError, f"{name}: {x!r} is neither a tensor nor a number")
         if isinstance(x, Tensor):
             kinds.append(x.dtype)
+        elif isinstance(x, Dim):
+            kinds.append(int)
         else:
             kinds.append(type(x) if type(x) in _WEAK else DType.of(build.as_array(x).dtype))
     return _result_type(tuple(kinds))
@@ -50,7 +54,11 @@ def _result_type(kinds: tuple[DType | type, ...]) -> DType:
 
 
 def converted(name: str, x: TensorLike, dtype: DType) -> Tensor:
-    """`x` as a Tensor of `dtype`; a Python scalar must fit it."""
+    """`x` as a Tensor of `dtype`; a Python scalar must fit it. A size is rounded or wrapped as a cast does."""
+    if isinstance(x, Dim):
+        if dtype.is_float or dtype is int64:
+            return cast(Tensor, apply("dim_value", size=x, dtype=dtype))
+        x = as_tensor(x)
     if isinstance(x, Tensor):
         return x if x.dtype is dtype else cast(Tensor, apply("cast", x, dtype=dtype))
     try:
@@ -63,6 +71,24 @@ def converted(name: str, x: TensorLike, dtype: DType) -> Tensor:
 def expanded(x: Tensor, shape: Shape) -> Tensor:
     """`x` broadcast to `shape` (the node is left out where nothing changes)."""
     return x if x.shape == shape else cast(Tensor, apply("broadcast_to", x, shape=shape))
+
+
+def shape_of(name: str, shape: Any, least: int = 0) -> Shape:
+    """A shape that a user wrote: an int, a size or a name of one, or a sequence of them. No int is below `least`."""
+    sizes: list[Size] = []
+    for size in tuple(shape) if isinstance(shape, (tuple, list, np.ndarray)) else (shape,):
+        if isinstance(size, str) and size.isidentifier():
+            sizes.append(Dim.symbol(size))
+        elif isinstance(size, Dim):
+            sizes.append(size)
+        elif hasattr(size, "__index__") and not isinstance(size, (bool, np.ndarray)):
+            sizes.append(operator.index(size))
+        else:
+            hint = "a size is an int, the name of a size, or one of tensor.shape"
+            fail(ArgumentError, f"{name}: {shown(size)} is no size", hint)
+        if isinstance(sizes[-1], int) and sizes[-1] < least:
+            fail(ShapeError, f"{name}: size {sizes[-1]} is negative")
+    return tuple(sizes)
 
 
 def broadcast_shape(name: str, *tensors: Tensor) -> Shape:

@@ -169,7 +169,7 @@ def _widths(x: Tensor, given: Widths) -> list[tuple[Size, Size]]:
 def _filled(x: Tensor, widths: list[tuple[Size, Size]], value: TensorLike) -> Tensor:
     shape = tuple(before + n + behind for n, (before, behind) in zip(x.shape, widths, strict=True))
     result = unslice(x, shape, [before for before, _ in widths], [1] * x.ndim)
-    if not isinstance(value, Tensor) and not np.any(value) and not np.signbit(value).any():
+    if not isinstance(value, (Tensor, Dim)) and not np.any(value) and not np.signbit(value).any():
         return result
     inside: Tensor | None = None
     for axis, (n, (before, behind)) in enumerate(zip(x.shape, widths, strict=True)):

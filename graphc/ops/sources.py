@@ -14,7 +14,7 @@ from graphc.build import Tensor, apply, as_dtype, constant
 from graphc.errors import ShapeError
 from graphc.graph import Attrs, Op, Types
 from graphc.ops.lowering import IndexValue
-from graphc.ops.operands import TensorLike, as_tensor, expanded
+from graphc.ops.operands import TensorLike, as_tensor, expanded, shape_of
 from graphc.ops.registry import register
 from graphc.ops.samples import INTEGERS, NUMBERS, Sample
 from graphc.types import Dim, DType, Shape, Size, TensorType
@@ -127,7 +127,10 @@ def dim_value(size: Size, dtype: Any = "int64") -> Tensor:
 
 def full(shape: Sequence[Size] | Size, value: TensorLike, dtype: Any = None) -> Tensor:
     """An array of `shape` filled with the scalar `value`."""
-    scalar = as_tensor(value) if dtype is None else constant(value, dtype)
+    if dtype is not None and isinstance(value, Dim):
+        scalar = dim_value(value, dtype)
+    else:
+        scalar = as_tensor(value) if dtype is None else constant(value, dtype)
     return expanded(scalar, _shape(shape))
 
 
@@ -160,4 +163,4 @@ def full_like(x: TensorLike, value: TensorLike, dtype: Any = None) -> Tensor:
 
 
 def _shape(shape: Sequence[Size] | Size) -> Shape:
-    return (shape,) if isinstance(shape, (int, Dim)) else tuple(shape)
+    return shape_of("shape", shape)

@@ -19,7 +19,6 @@ from graphc.graph import describe, shown
 from graphc.nn.state_dict import load_arrays
 from graphc.types import DType
 
-
 _PARAMETERS = "pass model.parameters(), or a list of what graphc.parameter made"
 
 
