@@ -35,7 +35,7 @@ def _load_benchmark() -> ModuleType:
 accuracy = _load_benchmark()
 FUNCTIONS, OF_PAIRS, FLOATS = accuracy.FUNCTIONS, accuracy.OF_PAIRS, (float32, float64)
 needs_longdouble = pytest.mark.skipif(not accuracy.longdouble_is_wider(), reason="longdouble has no more bits here")
-INF, NAN = math.inf, math.nan
+INF, NAN, PI = math.inf, math.nan, math.pi
 # The errors that docs/maths.md states: with a fused multiply-add, and without.
 BOUNDS = {
     ("exp", float32): (0.93, 1.25), ("exp", float64): (0.95, 1.3),
@@ -48,6 +48,20 @@ BOUNDS = {
     ("tan", float32): (0.51, 0.51), ("tan", float64): (1.05, 1.15),
     ("erf", float32): (0.95, 1.25), ("erf", float64): (1.0, 1.4),
     ("power", float32): (0.54, 0.54), ("power", float64): (1.1, 1.35),
+    ("exp2", float32): (0.8, 1.1), ("exp2", float64): (0.8, 1.05),
+    ("log2", float32): (0.51, 0.51), ("log2", float64): (1.1, 1.1),
+    ("log10", float32): (0.51, 0.51), ("log10", float64): (1.1, 1.1),
+    ("rsqrt", float32): (0.51, 0.51), ("rsqrt", float64): (0.51, 0.51),
+    ("sigmoid", float32): (0.51, 0.51), ("sigmoid", float64): (1.45, 1.6),
+    ("asin", float32): (0.51, 0.51), ("asin", float64): (0.65, 0.65),
+    ("acos", float32): (0.51, 0.51), ("acos", float64): (0.65, 0.65),
+    ("atan", float32): (0.51, 0.51), ("atan", float64): (1.7, 1.7),
+    ("atan2", float32): (0.52, 0.52), ("atan2", float64): (1.8, 1.8),
+    ("sinh", float32): (0.51, 0.51), ("sinh", float64): (1.6, 1.8),
+    ("cosh", float32): (0.51, 0.51), ("cosh", float64): (1.4, 1.6),
+    ("asinh", float32): (0.51, 0.51), ("asinh", float64): (1.6, 1.6),
+    ("acosh", float32): (0.51, 0.51), ("acosh", float64): (1.85, 1.85),
+    ("atanh", float32): (0.51, 0.51), ("atanh", float64): (1.7, 1.7),
 }  # fmt: skip
 
 
@@ -109,6 +123,27 @@ def test_float64_errors_on_samples_of_every_region(name: str, fma: bool) -> None
         ("sin", (INF, -INF, NAN, 0.0, -0.0), (NAN, NAN, NAN, 0.0, -0.0)),
         ("cos", (INF, -INF, NAN, 0.0, -0.0), (NAN, NAN, NAN, 1.0, 1.0)),
         ("tan", (INF, -INF, NAN, 0.0, -0.0), (NAN, NAN, NAN, 0.0, -0.0)),
+        (
+            "exp2",
+            (INF, -INF, NAN, 0.0, -0.0, 10.0, -3.0, 1e30, -1e30),
+            (INF, 0.0, NAN, 1.0, 1.0, 1024.0, 0.125, INF, 0.0),
+        ),
+        (
+            "log2",
+            (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0, 1024.0, 2.0**-149),
+            (INF, NAN, NAN, -INF, -INF, 0.0, NAN, 10.0, -149.0),
+        ),
+        ("log10", (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0, 1000.0), (INF, NAN, NAN, -INF, -INF, 0.0, NAN, 3.0)),
+        ("rsqrt", (INF, -INF, NAN, 0.0, -0.0, 4.0, -1.0), (0.0, NAN, NAN, INF, -INF, 0.5, NAN)),
+        ("sigmoid", (INF, -INF, NAN, 0.0, -0.0, 60.0, -1e30), (1.0, 0.0, NAN, 0.5, 0.5, 1.0, 0.0)),
+        ("asin", (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0, 1.5), (NAN, NAN, NAN, 0.0, -0.0, PI / 2, -PI / 2, NAN)),
+        ("acos", (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0, -1.5), (NAN, NAN, NAN, PI / 2, PI / 2, 0.0, PI, NAN)),
+        ("atan", (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0), (PI / 2, -PI / 2, NAN, 0.0, -0.0, PI / 4, -PI / 4)),
+        ("sinh", (INF, -INF, NAN, 0.0, -0.0, 1e30, -1e30), (INF, -INF, NAN, 0.0, -0.0, INF, -INF)),
+        ("cosh", (INF, -INF, NAN, 0.0, -0.0, 1e30, -1e30), (INF, INF, NAN, 1.0, 1.0, INF, INF)),
+        ("asinh", (INF, -INF, NAN, 0.0, -0.0), (INF, -INF, NAN, 0.0, -0.0)),
+        ("acosh", (INF, -INF, NAN, 0.0, 1.0, 0.9, -3.0), (INF, NAN, NAN, NAN, 0.0, NAN, NAN)),
+        ("atanh", (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0, 1.5), (NAN, NAN, NAN, 0.0, -0.0, INF, -INF, NAN)),
         ("erf", (INF, -INF, NAN, 0.0, -0.0, 9.0, -9.0, -1e30), (1.0, -1.0, NAN, 0.0, -0.0, 1.0, -1.0, -1.0)),
     ],
 )
@@ -175,7 +210,7 @@ def test_all_lane_counts_give_the_same_bits(name: str, dtype: DType) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("name", ["tanh", "sin", "tan", "erf"])
+@pytest.mark.parametrize("name", ["tanh", "sin", "tan", "erf", "asin", "atan", "sinh", "asinh", "atanh"])
 def test_odd_functions_are_odd_to_the_bit(name: str, dtype: DType) -> None:
     x = accuracy.sample(name, dtype, 20_000, seed=2)
     same_bits(run(name, dtype, -x), -run(name, dtype, x))
@@ -199,6 +234,15 @@ POW = [
 def test_power_has_the_special_cases_of_c(dtype: DType, lanes: int | None, fma: bool) -> None:
     x, y, expected = np.array(POW).T
     same_bits(run("power", dtype, x, y, lanes=lanes, fma=fma), expected)
+
+
+@pytest.mark.parametrize("lanes", [1, None])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_atan2_has_the_special_cases_of_c(dtype: DType, lanes: int | None) -> None:
+    """Every pair of zeros, ones, infinities and NaN has the angle that C's atan2 gives."""
+    values = [0.0, -0.0, 1.0, -1.0, INF, -INF, NAN]
+    y, x = (grid.ravel() for grid in np.meshgrid(values, values))
+    same_bits(run("atan2", dtype, y, x, lanes=lanes), [math.atan2(b, a) for b, a in zip(y, x)])
 
 
 @needs_longdouble

@@ -13,20 +13,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.loops.maths_exponential import exp, expm1, log, log1p, tanh
+from graphc.loops.maths_exponential import exp, exp2, expm1, log, log1p, log2, log10, sigmoid, tanh
+from graphc.loops.maths_hyperbolic import acosh, asinh, atanh, cosh, sinh
+from graphc.loops.maths_inverse import acos, asin, atan, atan2
 from graphc.loops.maths_power import power
-from graphc.loops.maths_special import erf
+from graphc.loops.maths_special import erf, rsqrt
 from graphc.loops.maths_trigonometric import cos, sin, tan
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "acos": acos,
+    "acosh": acosh,
+    "asin": asin,
+    "asinh": asinh,
+    "atan": atan,
+    "atan2": atan2,
+    "atanh": atanh,
     "cos": cos,
+    "cosh": cosh,
     "erf": erf,
     "exp": exp,
+    "exp2": exp2,
     "expm1": expm1,
     "log": log,
+    "log10": log10,
     "log1p": log1p,
+    "log2": log2,
     "power": power,
+    "rsqrt": rsqrt,
+    "sigmoid": sigmoid,
     "sin": sin,
+    "sinh": sinh,
     "tan": tan,
     "tanh": tanh,
 }

@@ -1,4 +1,4 @@
-"""Vector maths: exp, expm1, log, log1p and tanh.
+"""Vector maths: exponentials, logarithms, tanh and sigmoid.
 
 The input is split into an integer power of two and a short interval, where a polynomial stands for the function. Four
 habits keep the special values right:
@@ -18,15 +18,26 @@ from graphc.loops.maths_parts import (
     Maths,
     at_least,
     at_most,
+    exact_product,
     exponent,
     exponent_and_fraction,
+    horner,
     minus_multiple,
+    minus_product,
     nearest_exponent,
+    ordered_sum,
     polynomial,
     power_of_two,
     unless_tiny,
 )
+from graphc.loops.maths_polynomials import POLYNOMIALS
 from graphc.loops.maths_tables import TABLES, Table
+from graphc.types import float32, float64
+
+EXP_SPAN = (-110.0, 90.0)  # float32 results are 0 below and infinite above
+LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)
+LOG10_E = (0.4342944819032518, 1.098319650216765e-17)
+LOG10_2 = (0.3010299956640665, -8.532344317057107e-14)  # the first has so few bits that e times it is exact
 
 
 def exp(h: Maths, x: Any) -> Any:
@@ -44,9 +55,44 @@ def exp_of_sum(h: Maths, x: Any, more: Any) -> Any:
     r, exact, rest = minus_multiple(h, x, n, table.ln2_high, table.ln2_low)
     if more is not None:
         r = h.add(exact, h.add(rest, more))
-    power = polynomial(h, r, (1.0, 1.0, *table.exp))
+    return _scaled(h, polynomial(h, r, (1.0, 1.0, *table.exp)), bits, table)
+
+
+def _scaled(h: Maths, power: Any, bits: Any, table: Table) -> Any:
+    """power * 2^n, where `bits` are those of n + twice the bias."""
     half = h.lshr(bits, h.constant(1, table.integer))
-    return h.mul(h.mul(power, power_of_two(h, half, x, table)), power_of_two(h, h.sub(bits, half), x, table))
+    return h.mul(h.mul(power, power_of_two(h, half, power, table)), power_of_two(h, h.sub(bits, half), power, table))
+
+
+def exp2(h: Maths, x: Any) -> Any:
+    """2 to the power x: exact for whole x."""
+    table = TABLES[x.dtype]
+    x = at_most(h, at_least(h, x, -table.bias - table.bits - 3.0), table.bias + 2.0)
+    bits, n = nearest_exponent(h, x, 1.0, table, bias=2 * table.bias)
+    return _scaled(h, polynomial(h, h.sub(x, n), (1.0, *POLYNOMIALS["exp2"][x.dtype])), bits, table)
+
+
+def exp_to_float32(h: Maths, x: Any) -> Any:
+    """exp(x) in float64 with the precision of float32 (2^-31), inside of the range of float32 and a little beyond."""
+    table = TABLES[x.dtype]
+    x = at_most(h, at_least(h, x, EXP_SPAN[0]), EXP_SPAN[1])
+    bits, n = nearest_exponent(h, x, table.log2e, table, bias=table.bias)
+    r, _, _ = minus_multiple(h, x, n, table.ln2_high, table.ln2_low)
+    return h.mul(horner(h, r, (1.0, 1.0, *TABLES[float32].expm1)), power_of_two(h, bits, x, table))
+
+
+def sigmoid(h: Maths, x: Any) -> Any:
+    """1 / (1 + exp(-x)), as exp(x) / (1 + exp(x)) below 0. float32 is computed in float64."""
+    wide, one = h.cast(x, float64), h.constant(1.0, float64)
+    negative = h.neg(h.abs(wide))  # exp is at most 1: nothing overflows
+    power = exp_to_float32(h, negative) if x.dtype == float32 else exp(h, negative)
+    above, (below, lost) = h.select(h.ge(wide, h.constant(0.0, float64)), one, power), ordered_sum(h, one, power)
+    if x.dtype == float32:
+        return h.cast(h.div(above, below), float32)
+    inverse = h.div(one, below)
+    result = h.mul(above, inverse)
+    missing = h.sub(minus_product(h, above, result, below), h.mul(result, lost))
+    return h.fma(missing, inverse, result)
 
 
 def expm1(h: Maths, x: Any) -> Any:
@@ -72,6 +118,46 @@ def log(h: Maths, x: Any) -> Any:
     table = TABLES[x.dtype]
     e, f = exponent_and_fraction(h, x, table, table.log_split)
     return log_specials(h, log_of_parts(h, e, f, table), x, 0.0)
+
+
+def log_to_float32(h: Maths, x: Any) -> Any:
+    """log(x) in float64 with the precision of float32 (2^-35), for positive normal x."""
+    table = TABLES[x.dtype]
+    e, f = _normal_exponent_and_fraction(h, x, table)
+    log = h.fma(h.mul(f, f), polynomial(h, f, POLYNOMIALS["log"][float32]), f)
+    return h.fma(e, h.constant(math.log(2), x.dtype), log)
+
+
+def _normal_exponent_and_fraction(h: Maths, x: Any, table: Table) -> tuple[Any, Any]:
+    e, shifted = exponent(h, x, table, table.log_split)
+    mantissa = h.bitcast(h.sub(h.bitcast(x, table.integer), shifted), x.dtype)
+    return e, h.sub(mantissa, h.constant(1.0, x.dtype))
+
+
+def log2(h: Maths, x: Any) -> Any:
+    """The logarithm to the base 2: exact for powers of two; the special cases of `log`."""
+    return _log_to_base(h, x, (1.0, 0.0), LOG2_E)
+
+
+def log10(h: Maths, x: Any) -> Any:
+    """The logarithm to the base 10; the special cases of `log`."""
+    return _log_to_base(h, x, LOG10_2, LOG10_E)
+
+
+def _log_to_base(h: Maths, x: Any, of_two: tuple[float, float], of_e: tuple[float, float]) -> Any:
+    """e log(2) + f log(e) + the rest, with the logarithms of 2 and e to the base. float32 is computed in float64."""
+    table = TABLES[float64]
+    if x.dtype == float32:
+        e, f = _normal_exponent_and_fraction(h, h.cast(x, float64), table)
+        log = h.fma(h.mul(f, f), polynomial(h, f, POLYNOMIALS["log"][float32]), f)
+        log = h.fma(log, h.constant(of_e[0], float64), h.mul(e, h.constant(sum(of_two), float64)))
+        return log_specials(h, h.cast(log, float32), x, 0.0)
+    e, f = exponent_and_fraction(h, x, table, table.log_split)
+    linear, linear_low = exact_product(h, f, h.constant(of_e[0], float64))
+    rest = h.mul(h.mul(h.mul(f, f), polynomial(h, f, table.log)), h.constant(of_e[0], float64))
+    rest = h.fma(f, h.constant(of_e[1], float64), h.fma(e, h.constant(of_two[1], float64), rest))
+    high, lost = ordered_sum(h, h.mul(e, h.constant(of_two[0], float64)), linear)
+    return log_specials(h, h.add(high, h.add(lost, h.add(linear_low, rest))), x, 0.0)
 
 
 def log1p(h: Maths, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Vector maths: power, in float64 with twice the bits where they count, and logarithms to the bases 2 and 10.
+"""Vector maths: power, with twice the bits of float64 where they count.
 
 x^y = exp(y log|x|) multiplies the error of the logarithm by up to 745. float32 is computed in float64, where a short
 logarithm has bits to spare. float64 needs the logarithm as a pair: it is 2 atanh(s) with s = f / (2 + f) as a pair,
@@ -10,22 +10,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.loops.maths_exponential import exp_of_sum
+from graphc.loops.maths_exponential import exp_of_sum, exp_to_float32, log_to_float32
 from graphc.loops.maths_parts import (
     Maths,
     at_least,
     at_most,
     exact_product,
-    exponent,
     exponent_and_fraction,
-    horner,
-    minus_multiple,
     minus_product,
-    nearest_exponent,
     ordered_sum,
     pair_product,
     polynomial,
-    power_of_two,
 )
 from graphc.loops.maths_polynomials import POLYNOMIALS
 from graphc.loops.maths_tables import TABLES, Table
@@ -34,34 +29,18 @@ from graphc.types import float32, float64
 Pair = tuple[Any, Any]
 ROOT_OF_HALF = 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2) in float64
 TWO_THIRDS = (2.0 / 3.0, 3.700743415417188e-17)
-# The first part has so few bits that e times it is exact.
-LOG10_2 = (0.30102999566406652, -8.5323443170571066e-14)
-LOG10_E = (0.4342944819032518, 1.098319650216765e-17)
-LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)
-EXP_SPAN = (-110.0, 90.0)  # float32 results are 0 below and infinite above
 
 
 def power(h: Maths, x: Any, y: Any) -> Any:
     """x to the power y with C's special cases: 1 for y = 0 and for x = 1, even of NaN; NaN for roots of negatives."""
     size = h.abs(x)
     if x.dtype == float32:
-        result = h.cast(_short_power(h, h.cast(size, float64), h.cast(y, float64)), float32)
+        wide = h.cast(size, float64)  # where no result is denormal
+        log = _log_limits(h, log_to_float32(h, wide), wide)
+        result = h.cast(exp_to_float32(h, h.mul(h.cast(y, float64), log)), float32)
     else:
         result = _long_power(h, size, y)
     return _specials(h, result, x, y)
-
-
-def _short_power(h: Maths, x: Any, y: Any) -> Any:
-    """x^y to the precision of float32, in float64, where no result is denormal."""
-    table, short = TABLES[float64], TABLES[float32]
-    e, shifted = exponent(h, x, table, table.log_split)
-    f = h.sub(h.bitcast(h.sub(h.bitcast(x, table.integer), shifted), float64), h.constant(1.0, float64))
-    log = h.fma(h.mul(f, f), polynomial(h, f, POLYNOMIALS["log"][float32]), f)
-    log = h.fma(e, h.constant(math.log(2), float64), log)
-    exponent_ = at_most(h, at_least(h, h.mul(y, _log_limits(h, log, x)), EXP_SPAN[0]), EXP_SPAN[1])
-    bits, n = nearest_exponent(h, exponent_, table.log2e, table, bias=table.bias)
-    r, _, _ = minus_multiple(h, exponent_, n, table.ln2_high, table.ln2_low)
-    return h.mul(horner(h, r, (1.0, 1.0, *short.expm1)), power_of_two(h, bits, x, table))
 
 
 def _long_power(h: Maths, x: Any, y: Any) -> Any:

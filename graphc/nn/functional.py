@@ -6,6 +6,7 @@ is subtracted for stability stands under `stop_gradient`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "embedding",
+    "gelu",
     "layer_norm",
     "log_softmax",
     "max_pool1d",
@@ -41,6 +43,19 @@ __all__ = [
     "softplus",
     "tanh",
 ]
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """x times the normal distribution function of x: x (1 + erf(x / sqrt(2))) / 2, as PyTorch.
+
+    `approximate="tanh"` is x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. Another word is an ArgumentError.
+    """
+    if approximate == "none":
+        return x * 0.5 * (1 + ops.erf(x * math.sqrt(0.5)))
+    if approximate != "tanh":
+        fail(ArgumentError, f'gelu: approximate is "none" or "tanh", not {approximate!r}')
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+    return x * 0.5 * (1 + tanh(inner))
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import builtins
 
 from graphc.build import Tensor, install
+from graphc.ops.arithmetic import maximum
 from graphc.ops.comparison import isnan
 from graphc.ops.movement import reshape
-from graphc.ops.operands import TensorLike, as_tensor, converted, floating
+from graphc.ops.operands import TensorLike, as_tensor, converted, floating, matched, promoted
 from graphc.ops.reductions import Axis, max, sum
 from graphc.ops.selection import stop_gradient, where
-from graphc.ops.transcendental import exp, log
+from graphc.ops.transcendental import exp, log, softplus
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -27,4 +28,11 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
     return result if keepdims else reshape(result, sum(tensor, axis).shape)
 
 
-install(logsumexp=logsumexp)
+def logaddexp(x: TensorLike, y: TensorLike) -> Tensor:
+    """log(exp(x) + exp(y)) without overflow, of two arrays that broadcast."""
+    a, b = matched("logaddexp", x, y, dtype=floating(promoted("logaddexp", x, y)))
+    distance = where(a == b, 0, a - b)  # inf - inf would be nan
+    return maximum(a, b) + softplus(-builtins.abs(distance))
+
+
+install(logaddexp=logaddexp, logsumexp=logsumexp)

@@ -7,6 +7,7 @@ NumPy would use float16, graphc uses float32).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from graphc.ops.samples import Operand, Sample, binary, unary
 from graphc.ops.selection import where
 from graphc.ops.sources import ones_like, zeros_like
 
-_ULP = {"float32": 2.0, "float64": 4.0}
+ULP = {"float32": 2.0, "float64": 4.0}
 
 Gradient = Callable[[Node, Sequence[Any]], Sequence["Tensor | None"]]
 
@@ -66,7 +67,7 @@ def float_function(
         _through(derivative),
         Elementwise(lambda h, attrs, x: body(h, x) if body else h.function(name, x)),
         lambda: unary(**domain),
-        ulp={} if exact else _ULP,
+        ulp={} if exact else ULP,
     )
     return unary_function(register(op), floating)
 
@@ -80,9 +81,7 @@ sqrt = float_function(
     exact=True,
     positive=True,
 )
-exp = float_function(
-    "exp", "e to the power of x; inf above the range, 0 below.", np.exp, lambda g, x, y: g * y
-)
+exp = float_function("exp", "e to the power of x; inf above the range, 0 below.", np.exp, lambda g, x, y: g * y)
 expm1 = float_function(
     "expm1",
     "exp(x) - 1 without cancellation near 0.",
@@ -94,6 +93,28 @@ log = float_function(
     "The natural logarithm; -inf at 0, nan below.",
     np.log,
     lambda g, x, y: g / x,
+    positive=True,
+)
+exp2 = float_function("exp2", "2 to the power of x; exact for whole x.", np.exp2, lambda g, x, y: g * (y * math.log(2)))
+log2 = float_function(
+    "log2",
+    "The logarithm to the base 2, exact for powers of 2; -inf at 0, nan below.",
+    np.log2,
+    lambda g, x, y: g / (x * math.log(2)),
+    positive=True,
+)
+log10 = float_function(
+    "log10",
+    "The logarithm to the base 10; -inf at 0, nan below.",
+    np.log10,
+    lambda g, x, y: g / (x * math.log(10)),
+    positive=True,
+)
+rsqrt = float_function(
+    "rsqrt",
+    "1 / sqrt(x); inf at 0, -inf at -0, nan below.",
+    lambda x: (1 / np.sqrt(x)).astype(x.dtype),
+    lambda g, x, y: g * (y * -0.5 / x),
     positive=True,
 )
 log1p = float_function(
@@ -116,18 +137,11 @@ def _sigmoid_reference(x: np.ndarray) -> np.ndarray:
     return cast(np.ndarray, np.where(x >= 0, 1, e).astype(x.dtype) / (1 + e))
 
 
-def _sigmoid_body(h: Any, x: Any) -> Any:
-    zero, one = h.constant(0, x.dtype), h.constant(1, x.dtype)
-    e = h.function("exp", h.neg(h.abs(x)))  # at most 1: nothing overflows
-    return h.div(h.select(h.ge(x, zero), one, e), h.add(one, e))
-
-
 sigmoid = float_function(
     "sigmoid",
     "1 / (1 + exp(-x)), computed without overflow.",
     _sigmoid_reference,
     lambda g, x, y: g * (y * (1 - y)),
-    _sigmoid_body,
 )
 
 

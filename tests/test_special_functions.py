@@ -1,0 +1,115 @@
+"""gelu, logaddexp, hypot and the gradients of trigonometric functions where formulas have poles; PyTorch as oracle."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import ops
+from graphc.build import Tensor, placeholder
+from graphc.errors import ArgumentError
+from graphc.nn import functional
+from graphc.ops.registry import OPS
+
+EDGES = np.array([0.0, -0.0, 1.0, -1.0, 3.5, -3.5, 20.0, -20.0, np.inf, np.nan])
+
+
+def test_gelu_in_both_forms() -> None:
+    x = placeholder("x", ("n",), "float64")
+    values = np.concatenate([np.linspace(-6, 6, 101), [0.0, -0.0, 40.0, np.nan]])
+    exact = np.array([v * 0.5 * (1 + math.erf(v * math.sqrt(0.5))) for v in values])
+    compiled = graphc.function([x], [functional.gelu(x), functional.gelu(x, approximate="tanh")])
+    first, second = compiled(values)
+    # 1 + erf keeps an absolute error: below 0 that is all that the form allows, in PyTorch too.
+    np.testing.assert_allclose(first, exact, rtol=1e-14, atol=1e-15)
+    inner = np.tanh(math.sqrt(2 / math.pi) * (values + 0.044715 * values**3))
+    np.testing.assert_allclose(second, values * 0.5 * (1 + inner), rtol=1e-14, atol=1e-15)
+    with pytest.raises(ArgumentError, match='"none" or "tanh"'):
+        functional.gelu(x, approximate="erf")
+
+
+def test_logaddexp() -> None:
+    a, b = placeholder("a", ("n", 1), "float64"), placeholder("b", ("m",), "float64")
+    values = np.array([0.0, -1.0, 800.0, -800.0, np.inf, -np.inf, np.nan])
+    y = ops.logaddexp(a, b)
+    with np.errstate(invalid="ignore"):
+        expected = np.logaddexp(values[:, None], values)
+    result = graphc.function([a, b], y)(values[:, None], values)
+    np.testing.assert_allclose(result, expected, rtol=1e-15)
+    (gradient,) = graphc.grad(y.sum(), [a])
+    finite = values[:4]
+    share = 1 / (1 + np.exp(np.minimum(finite - finite[:, None], 700)))
+    found = gradient.eval({a: finite[:, None], b: finite})
+    np.testing.assert_allclose(found[:, 0], share.sum(1), rtol=1e-14)
+    assert ops.logaddexp(np.int8(1), np.int8(2)).dtype.name == "float32"
+
+
+def test_hypot_neither_overflows_nor_underflows() -> None:
+    for dtype in ("float32", "float64"):
+        info = np.finfo(dtype)
+        x, y = placeholder("x", ("n",), dtype), placeholder("y", ("n",), dtype)
+        a = np.array([3, info.max / 2, info.smallest_subnormal * 300, info.tiny, np.inf, np.nan], dtype)
+        b = np.array([4, info.max / 2, info.smallest_subnormal * 400, 0, np.nan, -np.inf], dtype)
+        found = graphc.function([x, y], ops.hypot(x, y))(a, b)
+        np.testing.assert_array_equal(found[[0, 2, 3, 4, 5]], np.hypot(a, b)[[0, 2, 3, 4, 5]])
+        np.testing.assert_allclose(found[1], info.max / 2 * math.sqrt(2), rtol=2 * info.eps)
+
+
+@pytest.mark.parametrize("function", [ops.hypot, ops.atan2])
+def test_the_gradient_at_the_origin_is_0(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    x, y = placeholder("x", (2,), "float64"), placeholder("y", (2,), "float64")
+    gradients = graphc.grad(function(x, y).sum(), [x, y])
+    first, second = (g.eval({x: np.array([0.0, 3.0]), y: np.array([0.0, 4.0])}) for g in gradients)
+    assert first[0] == second[0] == 0
+    assert (first[1], second[1]) == pytest.approx((0.6, 0.8) if function is ops.hypot else (4 / 25, -3 / 25))
+
+
+def test_pow_is_power() -> None:
+    assert graphc.pow is graphc.power
+
+
+def test_pytorch_agrees() -> None:
+    torch = pytest.importorskip("torch")
+    names = ["sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"]
+    names += ["exp2", "log2", "log10", "rsqrt", "erf", "sigmoid", "atan2", "hypot", "pow", "logaddexp"]
+    rng = np.random.default_rng(3)
+    for name in names:
+        two = name in ("atan2", "hypot", "pow", "logaddexp")
+        xs = [placeholder(f"x{k}", ("n",), "float64") for k in range(2 if two else 1)]
+        values = [np.concatenate([rng.normal(0, 1, 50), rng.uniform(1, 9, 20), EDGES]) for _ in xs]
+        y = getattr(ops, name)(*xs)
+        results = graphc.function(xs, [y, *graphc.grad(y.sum(), xs)])(*values)
+        tensors = [torch.tensor(v, requires_grad=True) for v in values]
+        expected = getattr(torch, name)(*tensors)
+        expected.sum().backward()
+        np.testing.assert_allclose(results[0], expected.detach().numpy(), rtol=1e-13, atol=1e-15, err_msg=name)
+        for found, tensor in zip(results[1:], tensors):
+            ordinary = np.isfinite(tensor.grad.numpy()) & np.isfinite(found)
+            assert ordinary.sum() > 20, name
+            np.testing.assert_allclose(
+                found[ordinary], tensor.grad.numpy()[ordinary], rtol=1e-10, atol=1e-14, err_msg=f"gradient of {name}"
+            )
+
+
+def test_gelu_as_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    x = placeholder("x", ("n",), "float32")
+    values = np.random.default_rng(1).normal(0, 2, 500).astype(np.float32)
+    for form in ("none", "tanh"):
+        y = functional.gelu(x, approximate=form)
+        found, gradient = graphc.function([x], [y, graphc.grad(y.sum(), x)])(values)
+        tensor = torch.tensor(values, requires_grad=True)
+        expected = torch.nn.functional.gelu(tensor, approximate=form)
+        expected.sum().backward()
+        np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_bodies_of_these_ops_are_single_functions() -> None:
+    """Each is one instruction of the loop IR, which the printer shows by its name."""
+    x = placeholder("x", (8,), "float32")
+    for name in ("sin", "erf", "rsqrt", "sigmoid"):
+        assert f" {name}(" in graphc.function([x], getattr(ops, name)(x)).ir("loops")
+    assert OPS["power"].ulp["float64"] == 2
