@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphc.graph import Graph
 from graphc.observe import Observer
+from graphc.passes.expand_products import expand_products
 from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fuse import fuse, separate
 from graphc.passes.manager import Pass, run
@@ -18,6 +19,7 @@ from graphc.stabilize import stabilize
 # fmt: off
 PASSES: tuple[Pass, ...] = (
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
+    Pass("expand_products", expand_products, "products with rows or columns only are sums, which rows do best"),
     Pass("simplify", simplify, "gradients leave negations, cuts and casts behind; scalars come out of broadcasts"),
     Pass("fold_constants", fold_constants, "what depends on no input is computed once, here"),
     Pass("simplify", simplify, "folded constants are ones and zeros that the rules know"),

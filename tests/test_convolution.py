@@ -12,7 +12,9 @@ import graphc
 from graphc import interpret
 from graphc.build import Tensor, placeholder
 from graphc.errors import ArgumentError, GraphcError, ShapeError
+from graphc.graph import Graph
 from graphc.nn import functional as F
+from graphc.passes.expand_products import expand_products
 
 NHWC, HWIO = (0, 2, 3, 1), (2, 3, 1, 0)
 
@@ -288,3 +290,27 @@ def test_pytorch_agrees(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(
         value, functional.conv_transpose2d(t, torch.tensor(b), **how).numpy(), rtol=1e-11, atol=1e-11
     )
+
+
+def test_products_of_one_side_are_sums(rng: np.random.Generator) -> None:
+    """Depthwise windows, one channel, and a matrix times a vector: no tile has rows and columns for them."""
+    x, w, g = (placeholder(n, s, "float64") for n, s in (("x", (2, 8, 9, 5)), ("w", (3, 3, 1, 5)), ("g", (2, 6, 7, 5))))
+    m, v = placeholder("m", (7, 80), "float64"), placeholder("v", (80,), "float64")
+    y = F.conv2d(x, w, groups=5, layout="NHWC")
+    results = [y, *graphc.grad((y * g).sum(), [x, w]), m @ v, v @ m.T]
+    graph = Graph(tuple(t.ref for t in (x, w, g, m, v)), tuple(t.ref for t in results))
+    expanded = expand_products(graph)
+    assert not {"contract", "matmul"} & {node.op.name for node in expanded.order()}
+    feeds = {t: rng.standard_normal(t.shape) for t in (x, w, g, m, v)}
+    arrays = {t.ref: a for t, a in feeds.items()}
+    for run in (interpret.evaluate(graph.outputs, arrays), compiled(results, feeds)):
+        for found, wanted in zip(run, interpret.evaluate(expanded.outputs, arrays), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_products_of_two_sides_stay() -> None:
+    x, w = placeholder("x", (2, 8, 9, 5), "float32"), placeholder("w", (3, 3, 5, 4), "float32")
+    m, v = placeholder("m", (80, 7), "float32"), placeholder("v", (80,), "float32")
+    results = [F.conv2d(x, w, layout="NHWC"), m.T @ v]  # the columns of m lie far apart: their sums are lanes of a tile
+    graph = Graph(tuple(t.ref for t in (x, w, m, v)), tuple(t.ref for t in results))
+    assert {"contract", "matmul"} <= {node.op.name for node in expand_products(graph).order()}

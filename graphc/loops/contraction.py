@@ -107,8 +107,12 @@ class _Emitter:
         b, s = self.builder, self.schedule
         self._declare_scratch()
         chunk: Size = Dim.symbol("chunk")
-        row_chunk, chunk = self._digit(chunk, s.row_chunks)
-        col_chunk, chunk = self._digit(chunk, s.col_chunks)
+        if s.by_rows:
+            col_chunk, chunk = self._digit(chunk, s.col_chunks)
+            row_chunk, chunk = self._digit(chunk, s.row_chunks)
+        else:
+            row_chunk, chunk = self._digit(chunk, s.row_chunks)
+            col_chunk, chunk = self._digit(chunk, s.col_chunks)
         total: Size = s.panels
         self.cols = self._share(col_chunk, s.cols, total)
         self.rows = self._share(

@@ -17,6 +17,7 @@ MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
 BLOCK = 384  # about the length of a block
+NESTED = 2  # a block of a nest has about so many times that
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
@@ -100,6 +101,7 @@ class Schedule:
     rows: int  # of a chunk, in tiles (of height + 1 rows, if m is not known)
     col_chunks: Size
     cols: int  # of a chunk, in panels
+    by_rows: bool  # whether chunks with neighbouring numbers share rows of A, else columns of B
     batches: Size
     group: int  # batch elements of a chunk
 
@@ -133,11 +135,12 @@ def plan(problem: Problem, target: Target) -> Schedule:
     if isinstance(panels, int):
         cols = max(1, min(cols, panels))
     rows_known = isinstance(problem.m, int)
+    by_rows = known(problem.m, GUESS) > known(problem.n, GUESS)  # the next chunk finds what the two share in the cache
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
     batches = product(problem.batch)
     return Schedule(
         lanes, vectors, height, tall, rows_known, masked, block, blocked, split, cut, unroll, pack_a, pack_b,
-        target.masked_memory, panels, row_chunks, rows, ceildiv(panels, cols), cols, batches, group,
+        target.masked_memory, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
     )  # fmt: skip
 
 
@@ -198,7 +201,7 @@ def k_blocks(problem: Problem, pack_a: bool) -> tuple[int, int, bool, int, bool]
         steps = product(loop.extent for loop in outer[split:]) * k
         if isinstance(steps, int) and (steps <= inside or (split == len(outer) and k <= limit)):
             return unroll, max(steps, 1), split > 0, split, False
-        inside = 2 * BLOCK
+        inside = NESTED * BLOCK
     length = -(-k // -(-k // BLOCK))
     return 2 if k % 2 == 0 else 1, -(-length // 16) * 16, True, len(outer), True
 
