@@ -15,6 +15,7 @@ import numpy as np
 from graphc.declared import checked_name, checked_size
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine, user_line
 from graphc.errors import fail as fail
+from graphc.foreign import Foreign
 from graphc.graph import ConstantData, Op, Origin, Value, describe, inheriting, make_node, origin_of
 from graphc.state import ParameterState
 from graphc.types import Dim, DType, Size, TensorType
@@ -52,14 +53,13 @@ def signature(*tensors: Tensor) -> str:
     return ", ".join(f"{describe(t.ref)} is {t.type}" for t in tensors)
 
 
-class Tensor:
+class Tensor(Foreign):
     """A value of a graph: it has a type, no data. Operators build further nodes; `eval` computes its value.
 
     `==` is elementwise (a Tensor); tensors are hashed by the value that they stand for.
     """
 
     __slots__ = ("__weakref__", "ref")
-    __array_ufunc__ = None  # ndarray + tensor is a graph node
     __array_priority__ = 1000
 
     def __init__(self, ref: Value) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine
-from graphc.graph import Graph, Value, origin_of, topological_order
+from graphc.graph import Graph, Value, origin_of, shown, topological_order
 from graphc.nest import rebuilt
 from graphc.types import symbols
 
@@ -77,8 +77,11 @@ def _inputs(inputs: Sequence[Tensor]) -> list[Value]:
     found: dict[str, Value] = {}
     for position, tensor in enumerate(inputs):
         if not isinstance(tensor, Tensor) or tensor.ref.op.name != "placeholder":
-            given = repr(tensor) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ArgumentError(f"input {position} of a function is not a placeholder: {given}")
+            raise ArgumentError(
+                f"input {position} of a function is not a placeholder: {shown(tensor)}",
+                _lines(tensor.ref) if isinstance(tensor, Tensor) else (),
+                "inputs are placeholders; parameters need not be listed",
+            )
         name = tensor.ref.node.attrs["name"]
         if name in found:
             raise ArgumentError(f"two inputs are called {name}", (*_lines(found[name]), *_lines(tensor.ref)))
@@ -136,8 +139,8 @@ def _updates(updates: Mapping[Tensor, Tensor]) -> dict[Value, Value]:
     chosen: dict[Value, Value] = {}
     for target, new in updates.items():
         if not isinstance(target, Tensor) or target.ref.op.name != "parameter":
-            given = repr(target) if isinstance(target, Tensor) else type(target).__name__
-            raise ArgumentError(f"updates has a key that is not a parameter: {given}")
+            lines = _lines(target.ref) if isinstance(target, Tensor) else ()
+            raise ArgumentError(f"updates has a key that is not a parameter: {shown(target)}", lines)
         name = target.ref.node.attrs["name"]
         if not isinstance(new, Tensor):
             raise ArgumentError(f"the update of {name} is a {type(new).__name__}, not a tensor", _lines(target.ref))

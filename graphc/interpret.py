@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.build import Tensor, as_array, install
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
-from graphc.graph import Attrs, Node, Value, describe, origin_of, topological_order
+from graphc.graph import Attrs, Node, Value, describe, origin_of, shown, topological_order
 from graphc.types import Dim, Size, symbols
 from graphc.types import evaluate as size_value
 
@@ -125,7 +125,7 @@ def _eval(tensor: Tensor, feeds: Mapping[Tensor, Any]) -> np.ndarray:
     arrays = {}
     for key, given in feeds.items():
         if not isinstance(key, Tensor) or key.ref.op.name not in ("placeholder", "parameter"):
-            raise ArgumentError(f"eval takes arrays for placeholders, not for {key!r}")
+            raise ArgumentError(f"eval takes arrays for placeholders, not for {shown(key)}")
         array, dtype = as_array(given), key.dtype
         weak = type(given) in (bool, int, float) and np.result_type(dtype.numpy, given) == dtype.numpy
         if not weak and not np.can_cast(array.dtype, dtype.numpy, "safe"):

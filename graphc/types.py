@@ -67,7 +67,10 @@ class DType:
             return _BY_NAME[spec]
         if isinstance(spec, np.dtype) and spec in _BY_NUMPY:
             return _BY_NUMPY[spec]
-        name = np.dtype(spec).name  # type: ignore[call-overload]
+        try:
+            name = np.dtype(spec).name  # type: ignore[call-overload]
+        except TypeError:
+            name = repr(spec)
         if name not in _BY_NAME:
             raise TypeError(f"graphc has no dtype {name}; it has {', '.join(d.name for d in DTYPES)}")
         return _BY_NAME[name]

@@ -287,11 +287,11 @@ def test_a_shape_error_names_tensors_types_and_line(x: Tensor) -> None:
     text = str(caught.value)
     assert text.startswith("matmul: inner sizes differ: x is f32[batch,3], w is f32[5,6] (3 != 5)\n  built at ")
     assert text.endswith(": x @ w")
-    with pytest.raises(ShapeError, match="hint: the second operand fits transposed: x @ w.T"):
+    with pytest.raises(ShapeError, match=r"hint: the second operand fits transposed: x @ \(\.\.\.\)\.T"):
         x @ np.ones((2, 3), np.float32)
     with pytest.raises(ShapeError, match=r"add: shapes do not broadcast: x is f32\[batch,3\], y is f32\[4\]"):
         x + placeholder("y", 4)
-    with pytest.raises(ShapeError, match=r"sum: there is no axis 2 of x is f32\[batch,3\]"):
+    with pytest.raises(ShapeError, match=r"sum: there is no axis 2 of x \(f32\[batch,3\]\)\n"):
         x.sum(2)
     with pytest.raises(DTypeError, match="bitwise_and: not defined for float32: x is f32"):
         x & x

@@ -44,7 +44,7 @@ def test_array_api_names() -> None:
         ],
         x,
     )  # fmt: skip
-    with pytest.raises(ShapeError, match="cumsum: there is no axis 2 of x is"):
+    with pytest.raises(ShapeError, match=r"cumsum: there is no axis 2 of x \("):
         graphc.cumsum(placeholder("x", (2, 3)), 2)
 
 

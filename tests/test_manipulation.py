@@ -61,7 +61,7 @@ def test_unstack_and_split() -> None:
         A,
     )
     n = placeholder("x", ("n", 2))
-    with pytest.raises(ShapeError, match=r"split: axis 0 of x is f32\[n,2\] has no 3 equal parts"):
+    with pytest.raises(ShapeError, match=r"split: axis 0 of x \(f32\[n,2\]\) has no 3 equal parts"):
         graphc.split(n, 3)
     assert [str(t.type) for t in graphc.split(graphc.reshape(n, (-1,)), 2)] == ["f32[n]"] * 2
     with pytest.raises(ShapeError, match="unstack: the size of axis 0 must be known"):
@@ -119,7 +119,7 @@ def test_pad_with_values() -> None:
     )  # fmt: skip
     agree(lambda a: [graphc.pad(a, [(1, 2), (0, 1)]), graphc.pad(a, 1, "edge")],
           [np.pad(A, [(1, 2), (0, 1)]), np.pad(A, 1, "edge")], A, named=True)  # fmt: skip
-    with pytest.raises(ShapeError, match=r"pad: widths \[1, 2, 3\] for x is f32\[2\]"):
+    with pytest.raises(ShapeError, match=r"pad: widths \[1, 2, 3\] for x \(f32\[2\]\)"):
         graphc.pad(placeholder("x", (2,)), [1, 2, 3])
     with pytest.raises(ArgumentError, match="pad: mode is one of constant, .*, not 'mirror'"):
         graphc.pad(placeholder("x", (2,)), 1, "mirror")

@@ -72,13 +72,13 @@ def test_mse_and_binary_cross_entropy() -> None:
 
 def test_losses_say_what_does_not_fit() -> None:
     x = placeholder("x", ("n", 4))
-    with pytest.raises(ShapeError, match=r"logits f32\[n,4\] need labels of shape \[n\], not i64\[n,1\]"):
+    with pytest.raises(ShapeError, match=r"x \(f32\[n,4\]\) needs labels of shape \[n\], not y \(i64\[n,1\]\)"):
         functional.cross_entropy(x, placeholder("y", ("n", 1), "int64"))
-    with pytest.raises(DTypeError, match=r"labels must be integers or floats, not bool\[n\]"):
+    with pytest.raises(DTypeError, match=r"labels must be integers or floats, not y \(bool\[n\]\)"):
         functional.cross_entropy(x, placeholder("y", ("n",), "bool"))
-    with pytest.raises(DTypeError, match=r"logits must be floats with an axis of classes, not i64\[n,4\]"):
+    with pytest.raises(DTypeError, match=r"logits must be floats with an axis of classes, not .* \(i64\[n,4\]\)"):
         functional.cross_entropy(x.astype("int64"), placeholder("y", ("n",), "int64"))
-    with pytest.raises(ShapeError, match="binary_cross_entropy_with_logits: the shapes of f32.n,4. and f32.n. differ"):
+    with pytest.raises(ShapeError, match=r"_with_logits: the shapes of x \(f32\[n,4\]\) and y \(f32\[n\]\) differ"):
         functional.binary_cross_entropy_with_logits(x, placeholder("y", ("n",)))
     with pytest.raises(ShapeError) as info:
         functional.mse_loss(x, placeholder("y", ("n", 1)))

@@ -20,7 +20,7 @@ LAYERS = [
     {"errors", "files", "settings", "observe", "target"},
     {"sizes", "types"},
     {"graph"},
-    {"nest", "state", "declared", "build"},
+    {"nest", "state", "declared", "foreign", "build"},
     {"ops"},
     {"interpret", "verify", "text", "text_reader", "picture", "stabilize"}
     | {"autodiff_walk", "autodiff", "batching", "jacobians", "transforms"},

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc import ops
-from graphc.build import Tensor, fail
+from graphc.build import Tensor, fail, signature
 from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.graph import describe, shown
 from graphc.nn.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from graphc.nn.pooling import adaptive_avg_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops import relu, sigmoid, softplus, tanh
@@ -78,18 +79,21 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     """
     axis = 1 if len(logits.shape) > 1 else 0
     if not logits.dtype.is_float or not logits.shape:
-        fail(DTypeError, f"cross_entropy: logits must be floats with an axis of classes, not {logits.type}")
+        fail(DTypeError, f"cross_entropy: logits must be floats with an axis of classes, not {shown(logits)}")
     shifted = _shifted(logits, axis)
     log_sum = ops.log(ops.exp(shifted).sum(axis, keepdims=True))
+    expected = logits.shape[:axis] + logits.shape[axis + 1 :]
     if labels.dtype.is_float:
+        if labels.shape == expected:
+            hint = f"{describe(labels.ref)}.astype('int64')"
+            fail(DTypeError, f"cross_entropy: labels must be integers: {signature(labels)}", hint)
         _same_shape("cross_entropy", logits, labels)
         return _reduced((labels * (log_sum - shifted)).sum(axis), reduction, "cross_entropy")
     if not labels.dtype.is_integer:
-        fail(DTypeError, f"cross_entropy: labels must be integers or floats, not {labels.type}")
-    expected = logits.shape[:axis] + logits.shape[axis + 1 :]
+        fail(DTypeError, f"cross_entropy: labels must be integers or floats, not {shown(labels)}")
     if labels.shape != expected:
         shape = ",".join(map(str, expected))
-        fail(ShapeError, f"cross_entropy: logits {logits.type} need labels of shape [{shape}], not {labels.type}")
+        fail(ShapeError, f"cross_entropy: {shown(logits)} needs labels of shape [{shape}], not {shown(labels)}")
     picked = ops.take_along_axis(shifted, labels.reshape((*labels.shape[:axis], 1, *labels.shape[axis:])), axis)
     return _reduced((log_sum - picked).reshape(expected), reduction, "cross_entropy")
 
@@ -174,5 +178,5 @@ def _reduced(losses: Tensor, reduction: str, function: str) -> Tensor:
 
 def _same_shape(function: str, a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        message = f"{function}: the shapes of {a.type} and {b.type} differ"
+        message = f"{function}: the shapes of {shown(a)} and {shown(b)} differ"
         fail(ShapeError, message, "reshape one of them: a loss does not broadcast")

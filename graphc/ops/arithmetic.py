@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.build import Tensor, signature
+from graphc.build import Tensor
 from graphc.errors import DTypeError, fail
-from graphc.graph import Attrs, Node, Op
+from graphc.graph import Attrs, Node, Op, shown
 from graphc.ops.lowering import Elementwise
 from graphc.ops.operands import (
     TensorLike,
@@ -251,7 +251,7 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     """
     tensor = as_tensor(x)
     if tensor.dtype is bool_ or (decimals < 0 and not tensor.dtype.is_float):
-        fail(DTypeError, f"round: {decimals} decimals of {signature(tensor)}", "convert it to a float with astype")
+        fail(DTypeError, f"round: {decimals} decimals of {shown(tensor)}", "convert it to a float with astype")
     if decimals == 0 or not tensor.dtype.is_float:
         return rint(tensor)
     scale = 10.0 ** builtins.abs(decimals)

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.build import Tensor, apply, install, signature
 from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
-from graphc.graph import Attrs, Node, Op, Types
+from graphc.graph import Attrs, Node, Op, Types, describe
 from graphc.ops.lowering import Contraction
 from graphc.ops.movement import broadcast_to, matrix_transpose, reshape
 from graphc.ops.operands import TensorLike, check_kind, converted, promoted, tensors_of
@@ -87,9 +87,17 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def _transpose_hint(a: Tensor, b: Tensor) -> str | None:
+    left, right = describe(a.ref), describe(b.ref)
     if b.ndim == 2 and b.shape[1] == a.shape[-1]:
-        return "the second operand fits transposed: x @ w.T"
+        return f"the second operand fits transposed: {_factor(left)} @ {_factor(right)}.T"
+    if a.ndim == 2 and a.shape[0] == b.shape[max(b.ndim - 2, 0)]:
+        return f"the first operand fits transposed: {_factor(left)}.T @ {_factor(right)}"
     return None
+
+
+def _factor(name: str) -> str:
+    """A name as it stands in a product, (...) for what nobody named."""
+    return "(...)" if " " in name else name
 
 
 def _batched(a: Tensor, b: Tensor) -> Tensor:

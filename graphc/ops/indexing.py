@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc.build import Tensor, apply, signature
 from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, SourceLine, fail
-from graphc.graph import Attrs, Node, Op, Types
+from graphc.graph import Attrs, Node, Op, Types, shown
 from graphc.ops.lowering import Gather, ScatterAdd
 from graphc.ops.movement import broadcast_to, reshape, slice_op
 from graphc.ops.operands import TensorLike, as_tensor, check_kind, expanded, normalized_axis, tensors_of
@@ -218,11 +218,12 @@ def spelled_out(x: Tensor, key: Any) -> list[Any]:
     for part in parts:
         if not (part is None or part is Ellipsis or isinstance(part, builtins.slice) or _is_int(part)):
             hint = "take_along_axis reads at positions that are tensors, where(mask, ...) chooses by a mask"
-            fail(ArgumentError, f"x[...] takes ints, slices, None and ..., not {part!r}: {signature(x)}", hint)
+            given = f"{shown(part)}, for {shown(x)}"
+            fail(ArgumentError, f"x[...] takes ints, slices, None and ..., not {given}", hint)
     named = [part for part in parts if part is not None and part is not Ellipsis]
     dots = [position for position, part in enumerate(parts) if part is Ellipsis]
     if len(named) > x.ndim or len(dots) > 1:
-        fail(ShapeError, f"x[...]: too many indices for {signature(x)}")
+        fail(ShapeError, f"x[...]: too many indices for {shown(x)}")
     where_ = dots[0] if dots else len(parts)
     parts[where_ : where_ + 1] = [builtins.slice(None)] * (x.ndim - len(named))
     return parts
@@ -252,7 +253,7 @@ def bounds_of(x: Tensor, axes: Sequence[Any]) -> tuple[Tensor, list[tuple[Size, 
                 bounds.append((0, 1, 1))
                 continue
             if not -n <= index < n:
-                fail(ShapeError, f"x[...]: index {index} is out of range for axis {axis} of {signature(x)}")
+                fail(ShapeError, f"x[...]: index {index} is out of range for axis {axis} of {shown(x)}")
             bounds.append((index % n, index % n + 1, 1))
             continue
         values = [None if v is None else operator.index(v) for v in (part.start, part.stop, part.step)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.build import Tensor, apply, install, signature
 from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
-from graphc.graph import Attrs, Node, Op, Types
+from graphc.graph import Attrs, Node, Op, Types, shown
 from graphc.ops.indexing import getitem
 from graphc.ops.lowering import Concat
 from graphc.ops.movement import broadcast_to, expand_dims, reshape, slice_op, squeeze, transpose
@@ -156,7 +156,7 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
         sections = indices_or_sections
         share = floordiv(size, sections) if sections > 0 else 0
         if sections <= 0 or share * sections != size:
-            fail(ShapeError, f"split: axis {where_} of {signature(tensor)} has no {sections} equal parts")
+            fail(ShapeError, f"split: axis {where_} of {shown(tensor)} has no {sections} equal parts")
         return tuple(_along(tensor, where_, i * share, (i + 1) * share) for i in range(sections))
     cuts = [None, *(int(i) for i in indices_or_sections), None]
     keys = [(*[slice(None)] * where_, slice(a, b)) for a, b in itertools.pairwise(cuts)]

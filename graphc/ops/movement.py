@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.build import Tensor, apply, install, signature
 from graphc.errors import ArgumentError, ShapeError, fail
-from graphc.graph import Attrs, Node, Op, Types
+from graphc.graph import Attrs, Node, Op, Types, shown
 from graphc.ops.lowering import IndexHandler, Movement
 from graphc.ops.operands import TensorLike, as_tensor, expanded, normalized_axes, normalized_axis, shape_of, tensors_of
 from graphc.ops.registry import register
@@ -136,7 +136,7 @@ def squeeze(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
         axes = normalized_axes("squeeze", axis, tensor.ndim, tensor)
     for a in axes:
         if tensor.shape[a] != 1:
-            fail(ShapeError, f"squeeze: axis {a} of {signature(tensor)} has size {tensor.shape[a]}, not 1")
+            fail(ShapeError, f"squeeze: axis {a} of {shown(tensor)} has size {tensor.shape[a]}, not 1")
     return reshape(tensor, tuple(n for a, n in enumerate(tensor.shape) if a not in axes))
 
 

@@ -36,7 +36,7 @@ def promoted(name: str, *operands: TensorLike) -> DType:
     kinds: list[DType | type] = []  # the type of a Python scalar stands for the scalar
     for x in operands:
         if x is None or isinstance(x, str):
-            fail(ArgumentError, f"{name}: {x!r} is neither a tensor nor a number")
+            fail(ArgumentError, f"{name}: {shown(x)} is neither a tensor nor a number")
         if isinstance(x, Tensor):
             kinds.append(x.dtype)
         elif isinstance(x, Dim):
@@ -120,9 +120,9 @@ def normalized_axis(name: str, axis: int, rank: int, x: Tensor | None = None) ->
     try:
         index = operator.index(axis)
     except TypeError:
-        fail(ArgumentError, f"{name}: axis must be an int, not {axis!r}")
+        fail(ArgumentError, f"{name}: axis must be an int, not {shown(axis)}")
     if not -rank <= index < rank:
-        which = f" of {signature(x)}" if x is not None else ""
+        which = f" of {shown(x)}" if x is not None else ""
         hint = f"axes go from {-rank} to {rank - 1}" if rank else "a scalar has no axes"
         fail(ShapeError, f"{name}: there is no axis {index}{which}", hint)
     return index % rank

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.build import Tensor, apply, signature
 from graphc.errors import ArgumentError, ShapeError, fail
-from graphc.graph import Attrs, Node, Op, Types
+from graphc.graph import Attrs, Node, Op, Types, shown
 from graphc.ops.comparison import greater_equal, less
 from graphc.ops.indexing import getitem
 from graphc.ops.joining import concat
@@ -162,7 +162,7 @@ def _widths(x: Tensor, given: Widths) -> list[tuple[Size, Size]]:
         pairs *= x.ndim
     wrong = len(pairs) != x.ndim or builtins.any(isinstance(n, int) and n < 0 for pair in pairs for n in pair)
     if wrong:
-        fail(ShapeError, f"pad: widths {given} for {signature(x)}", "a pair (before, behind) for each axis, from 0 on")
+        fail(ShapeError, f"pad: widths {given} for {shown(x)}", "a pair (before, behind) for each axis, from 0 on")
     return pairs
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from graphc.build import Tensor, apply, as_array, constant, install, signature
 from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, fail
+from graphc.graph import shown
 from graphc.ops import indexing
 from graphc.ops.indexing import take_along_axis
 from graphc.ops.movement import broadcast_to, reshape, transpose
@@ -81,7 +82,7 @@ def _checked(name: str, x: Tensor, axis: int, array: np.ndarray, size: int) -> n
     wrong = (array < -size) | (array >= size)
     if wrong.any():
         value = array[wrong].flat[0]
-        fail(IndexRangeError, f"{name}: index {value} is out of range for axis {axis} of {signature(x)}")
+        fail(IndexRangeError, f"{name}: index {value} is out of range for axis {axis} of {shown(x)}")
     return np.where(array < 0, array + size, array).astype(np.int64)
 
 
@@ -134,7 +135,7 @@ def spelled_out(x: Tensor, parts: list[Any]) -> list[Any]:
     used = builtins.sum(part is not None and part is not Ellipsis for part in new)
     dots = [n for n, part in enumerate(new) if part is Ellipsis]
     if used > x.ndim or len(dots) > 1:
-        fail(ShapeError, f"x[...]: too many indices for {signature(x)}")
+        fail(ShapeError, f"x[...]: too many indices for {shown(x)}")
     where_ = dots[0] if dots else len(new)
     new[where_ : where_ + len(dots)] = [slice(None)] * (x.ndim - used)
     return new
@@ -146,7 +147,7 @@ def _positions(x: Tensor, before: Sequence[Any], mask: np.ndarray) -> list[Array
         first = builtins.sum(part is not None for part in before)
         for size, wanted in zip(x.shape[first:], mask.shape, strict=False):
             if isinstance(size, int) and size != wanted:
-                fail(ShapeError, f"x[...]: a mask of shape {list(mask.shape)} for {signature(x)}")
+                fail(ShapeError, f"x[...]: a mask of shape {list(mask.shape)} for {shown(x)}")
     return [Array(found) for found in np.nonzero(mask)]
 
 

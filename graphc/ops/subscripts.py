@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from graphc.build import Tensor, apply, signature
 from graphc.errors import ArgumentError, ShapeError, fail
+from graphc.graph import shown
 from graphc.ops.arithmetic import multiply
 from graphc.ops.contraction import matmul
 from graphc.ops.movement import expand_dims, reshape, slice_op, transpose
@@ -68,7 +69,7 @@ def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[int | Sequence[
     a, b = as_tensor(x), as_tensor(y)
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):
-            fail(ArgumentError, f"tensordot: axes={axes} does not fit {signature(a, b)}")
+            fail(ArgumentError, f"tensordot: axes={axes} does not fit: {signature(a, b)}")
         left, right = list(range(a.ndim - axes, a.ndim)), list(range(axes))
     else:
         left, right = (_listed(t, given) for t, given in zip((a, b), axes, strict=True))
@@ -128,7 +129,7 @@ def _spread(labels: str, tensor: Tensor, subscripts: str) -> tuple[Tensor, str]:
     named = len(labels.replace("...", ""))
     hidden = tensor.ndim - named
     if hidden < 0 or (hidden and "..." not in labels):
-        message = f"einsum: {labels!r} of {subscripts!r} does not fit the axes of {signature(tensor)}"
+        message = f"einsum: {labels!r} of {subscripts!r} does not fit the axes of {shown(tensor)}"
         fail(ArgumentError, message, "one letter for each axis, or ... for the others")
     if hidden > len(_HIDDEN):
         fail(ArgumentError, f"einsum: ... stands for at most {len(_HIDDEN)} axes, not {hidden}")

@@ -1,0 +1,87 @@
+"""Error messages word for word: names and types, never a repr with a source line inside; hints that fit."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.build import Tensor, parameter, placeholder
+from graphc.errors import GraphcError
+from graphc.nn.functional import cross_entropy, mse_loss
+
+X, LABELS = placeholder("x", (3, 4)), placeholder("i", (3, 4), "int64")
+W, Y = parameter("w", np.ones((5, 4), "float32")), placeholder("y", (3,), "float32")
+DTYPES = "bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64"
+
+
+def message(build: Callable[[], Any]) -> str:
+    """The message and the hint of the error that `build` raises."""
+    with pytest.raises(GraphcError) as caught:
+        build()
+    error = caught.value
+    return error.message + (f" | {error.hint}" if error.hint else "")
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: X.sum(7), "sum: there is no axis 7 of x (f32[3,4]) | axes go from -2 to 1"),
+        (lambda: X.sum(axis="rows"), "sum: axis must be an int, not 'rows'"),
+        (lambda: X[0, 0, 0], "x[...]: too many indices for x (f32[3,4])"),
+        (lambda: X[:, 5], "x[...]: index 5 is out of range for axis 1 of x (f32[3,4])"),
+        (lambda: X[[5]], "x[...]: index 5 is out of range for axis 0 of x (f32[3,4])"),
+        (lambda: X @ W, "matmul: inner sizes differ: x is f32[3,4], w is f32[5,4] (4 != 5)"
+         " | the second operand fits transposed: x @ w.T"),
+        (lambda: X @ (W * 2), "matmul: inner sizes differ: x is f32[3,4], result of multiply is f32[5,4] (4 != 5)"
+         " | the second operand fits transposed: x @ (...).T"),
+        (lambda: X @ Y, "matmul: inner sizes differ: x is f32[3,4], y is f32[3] (4 != 3)"
+         " | the first operand fits transposed: x.T @ y"),
+        (lambda: X @ placeholder("z", (7, 2)), "matmul: inner sizes differ: x is f32[3,4], z is f32[7,2] (4 != 7)"),
+        (lambda: X + None, "add: None is neither a tensor nor a number"),
+        (lambda: X.astype("float23"), f"graphc has no dtype 'float23'; it has {DTYPES}"),
+        (lambda: X.astype("float16"), f"graphc has no dtype float16; it has {DTYPES}"),
+        (lambda: graphc.function([X, X * 2], X), "input 1 of a function is not a placeholder: result of multiply"
+         " (f32[3,4]) | inputs are placeholders; parameters need not be listed"),
+        (lambda: graphc.function([X], X, updates={X: X}), "updates has a key that is not a parameter: x (f32[3,4])"),
+        (lambda: X.eval({X * 2: 1}), "eval takes arrays for placeholders, not for result of multiply (f32[3,4])"),
+        (lambda: cross_entropy(X, Y), "cross_entropy: labels must be integers: y is f32[3] | y.astype('int64')"),
+        (lambda: cross_entropy(X, X[:, 0].astype("int32")[:2]), "cross_entropy: x (f32[3,4]) needs labels of shape [3],"
+         " not result of slice (i32[2])"),
+        (lambda: mse_loss(X, Y), "mse_loss: the shapes of x (f32[3,4]) and y (f32[3]) differ"
+         " | reshape one of them: a loss does not broadcast"),
+        (lambda: np.exp(X), "np.exp does not take a tensor: x (f32[3,4]) has no array yet | use graphc.exp"),
+        (lambda: np.hypot(X, 1), "np.hypot does not take a tensor: x (f32[3,4]) has no array yet"
+         " | use graphc's functions, or tensor.eval({...})"),
+        (lambda: np.sum(X), "np.sum does not take a tensor: x (f32[3,4]) has no array yet | use graphc.sum"),
+        (lambda: np.concatenate([X, LABELS]), "np.concatenate does not take a tensor: x (f32[3,4]) has no array yet"
+         " | use graphc's functions, or tensor.eval({...})"),
+        (lambda: np.add.reduce(X), "np.add.reduce does not take a tensor: x (f32[3,4]) has no array yet"
+         " | use graphc's functions, or tensor.eval({...})"),
+        (lambda: copy.deepcopy(X), "x (f32[3,4]) is a node of a graph: it cannot be copied or pickled"
+         " | graphc.text.save writes graphs, graphc.nn.save the values of parameters"),
+        (lambda: pickle.dumps(W), "w (f32[5,4]) is a node of a graph: it cannot be copied or pickled"
+         " | graphc.text.save writes graphs, graphc.nn.save the values of parameters"),
+    ],
+)  # fmt: skip
+def test_message(build: Callable[[], Any], text: str) -> None:
+    assert message(build) == text
+
+
+def test_numpys_refusals_are_type_errors_and_operators_still_work() -> None:
+    for build in (lambda: np.exp(X), lambda: np.sum(X), lambda: copy.copy(X)):
+        with pytest.raises(TypeError):
+            build()
+    ones = np.ones(4, "float32")
+    for left in (ones, ones[0], np.float32(2), 2.0):
+        for made in (left + X, left * X, left / X, left - X, left == X, left < X, left**X, left // X, left % X):
+            assert isinstance(made, Tensor) and made.shape == (3, 4)
+    assert (np.ones((2, 3), "float32") @ X).shape == (2, 4)
+    array = np.ones((3, 4), "float32")
+    with pytest.raises(TypeError):
+        array += X
