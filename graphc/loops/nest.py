@@ -61,7 +61,7 @@ class Arrangement:
             rest = index
             for label in reversed(loop.labels[1:]):
                 size = self.sizes[label]
-                whole = rest // size
+                whole = rest // size if size != 0 else 0  # an index into nothing
                 found[label], rest = rest - whole * size, whole
             found[loop.labels[0]] = rest
         return found

@@ -17,9 +17,9 @@ from graphc.loops.blocks import bind, branch, set_register
 from graphc.loops.builder import LANE, Builder, Level, Scalar
 from graphc.loops.ir import Const, Expr, Let, Load, Op, Reg, Stmt, Store, VType
 from graphc.loops.packing import lane_mask
+from graphc.ops.lowering import FUNCTIONS
 from graphc.types import Dim, DType, Size, bool_, minimum
 
-EXPANDED = ("exp", "expm1", "log", "log1p", "tanh")
 Sums = list[list[Reg]]
 Masks = list[Union[Scalar, None]]
 
@@ -197,5 +197,5 @@ def epilogue_length(builder: Builder, epilogue: Epilogue, dtype: DType, batch: i
 
 def _length(statement: Stmt) -> int:
     """1, but for the functions that the emitter expands."""
-    long = isinstance(statement, Let) and isinstance(statement.value, Op) and statement.value.name in EXPANDED
+    long = isinstance(statement, Let) and isinstance(statement.value, Op) and statement.value.name in FUNCTIONS
     return 30 if long else 1
