@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,3 +231,13 @@ def test_jit_errors() -> None:
         f(W, {1, 2})
     with pytest.raises(ArgumentError, match="returns no tensor"):
         graphc.jit(lambda x: 3)(W)
+
+
+def test_the_python_of_the_docs_runs() -> None:
+    text = (Path(__file__).parent.parent / "docs/differentiation.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(compile(block, "docs/differentiation.md", "exec"), names)
+    np.testing.assert_allclose(names["g"], names["gradient"].eval({names["x"]: names["images"]}), rtol=1e-6)
+    table = text.split("## Of functions")[0]
+    assert all(hasattr(graphc, name) for name in re.findall(r"`(?:[a-z, ]+ = )?([a-z_]+)\(f", table))
