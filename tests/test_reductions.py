@@ -76,3 +76,16 @@ def test_the_gradient_of_norm_and_std_at_zero_is_zero() -> None:
         second = graphc.grad(first.sum(), x)
         np.testing.assert_array_equal(first.eval({x: np.zeros(3)}), 0)
         np.testing.assert_array_equal(second.eval({x: np.zeros(3)}), 0)
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_the_position_in_a_named_size_that_is_0_is_0(name: str, axis: int | None) -> None:
+    x = graphc.placeholder("x", ("m", "n"))
+    best = getattr(graphc, name)(x, axis=axis)
+    fn = graphc.function([x], best)
+    for shape in ((3, 0), (0, 3), (0, 0), (17, 3)):
+        array = np.ones(shape, "float32")
+        result = fn(array)
+        np.testing.assert_array_equal(result, best.eval({x: array}))
+        assert not result.any()

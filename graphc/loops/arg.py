@@ -51,7 +51,7 @@ class Search:
         return self.h.fold_lanes("min", self.h.read(result))
 
     def in_row(self, point: Point, extent: Size, ways: int) -> Scalar:
-        """The best index of a row of `extent` elements, `ways` vectors at a time; NOWHERE if there is none."""
+        """The best index of a row of `extent` elements, `ways` vectors at a time; 0 if there is none."""
         h = self.h
         neutral = self.extremum.init(self.dtype)
         # a lane that nothing changes keeps block 0, which has the first of the worst values
@@ -70,7 +70,10 @@ class Search:
         h.symbols[name] = first
         result = self._register(int64, NOWHERE, "index")
         self._over(Dim.symbol(name), extent, ways, point, lambda points: self._search(result, points, top))
-        return h.fold_lanes("min", h.read(result))
+        index = h.fold_lanes("min", h.read(result))
+        if isinstance(extent, int):  # it is not 0
+            return index
+        return h.select(h.lt(index, h.constant(NOWHERE, int64)), index, h.constant(0, int64))
 
     def _over(self, start: Size, extent: Size, ways: int, point: Point, body: Body) -> None:
         """`body` over the vectors of the block from `start` on."""

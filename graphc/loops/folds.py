@@ -87,12 +87,13 @@ class ArgFold(Fold):
             h.assign(self.index, h.select(take, h.widened(index, self.width), found))
 
     def lanes(self, h: Builder) -> Scalar:
-        return h.read(self.index)
+        """The index; 0 where there were no elements."""
+        return h.op("max", int64, h.read(self.index), h.constant(0, int64))
 
     def result(self, h: Builder) -> Scalar:
         if self.width > 1:
             raise InternalError("along the lanes, argmax is a search")
-        return h.read(self.index)
+        return self.lanes(h)
 
 
 def fold_for(h: Builder, node: Node, width: int, ways: int, wide: bool = False) -> Fold:

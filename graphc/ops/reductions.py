@@ -267,7 +267,8 @@ for _name, _function, _how in (("argmax", np.argmax, "gt"), ("argmin", np.argmin
     register(
         Op(
             _name,
-            f"{_name}(axis, keepdims): the int64 position of the first {_name[3:]}imum, or of the first nan.",
+            f"{_name}(axis, keepdims): the int64 position of the first {_name[3:]}imum, or of the first nan."
+            " An axis of constant size 0 is an error; along a named size that is 0, the position is 0.",
             _arg_rule,
             _arg_reference(_function),
             lowering=ArgReduction(_better(_how)),
