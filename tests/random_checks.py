@@ -51,7 +51,7 @@ def disturbed(array: np.ndarray, rng: np.random.Generator, size: int) -> np.ndar
 
 
 def disturbed_run(outputs: Sequence[Value], feeds: Arrays, seed: int, sign: int) -> list[np.ndarray]:
-    """The interpreter with the operands of every sum and the result of every function disturbed."""
+    """The interpreter with the results of all that rounds, and the operands of every sum, disturbed."""
     dims, rng = interpret.bind_dims(feeds), np.random.default_rng(seed)
     values: dict[Value, np.ndarray] = dict(feeds)
     reached: set[Value] = set()  # values that a rounding node bears on
@@ -61,14 +61,13 @@ def disturbed_run(outputs: Sequence[Value], feeds: Arrays, seed: int, sign: int)
                 continue
             operands = [values[v] for v in node.inputs]
             size = DISTURBANCE if rounds(node) else ROUNDINGS if node.op.name in ROUNDED else 0
-            folds = rounds(node) and node.op.name not in FUNCTIONS
-            if folds:  # the error of a sum is relative to its terms
+            if rounds(node) and node.op.name not in FUNCTIONS:  # the error of a sum is relative to its terms too
                 operands = [disturbed(a, rng, sign * size) for a in operands]
             assert node.op.reference is not None
-            results = node.op.reference(operands, interpret.concrete(node.attrs, dims))
+            results = list(node.op.reference(operands, interpret.concrete(node.attrs, dims)))
             if rounds(node) or any(v in reached for v in node.inputs):
                 reached.update(node.outputs)
-                results = [disturbed(a, rng, 0 if folds else sign * size) for a in results]
+                results = [disturbed(a, rng, sign * size) for a in results]
             values.update(zip(node.outputs, results, strict=True))
     return [values[v] for v in outputs]
 
@@ -92,7 +91,7 @@ def compare(outputs: Sequence[Value], feeds: Arrays, actual: Sequence[np.ndarray
 def within(got: np.ndarray, want: np.ndarray, runs: Sequence[np.ndarray], what: str) -> None:
     """Each element as near to `want` as the disturbed runs are."""
     with np.errstate(all="ignore"):
-        kind = np.float64 if want.dtype.kind == "f" else np.longdouble
+        kind: Any = np.float64 if want.dtype.kind == "f" else np.longdouble
         exact = want.astype(kind)
         spread = np.max([np.abs(run.astype(kind) - exact) for run in runs], axis=0)
         far = np.abs(got.astype(kind) - exact) > spread

@@ -93,7 +93,8 @@ class Drawing:
         found = [t for t in self.pool if wanted(t)]
         if not found:
             raise ShapeError("nothing to choose from")
-        return self.pick(found[-4:]) if self.flip() else self.pick(found)
+        chosen: Tensor = self.pick(found[-4:]) if self.flip() else self.pick(found)
+        return chosen
 
     def _size(self, number: int) -> Size:
         values = [self.pick(SIZES) for _ in range(3)]
@@ -114,7 +115,7 @@ class Drawing:
         static = not any(symbols(n) for n in shape)
         name = f"{'p' if static and limit is None and self.flip(3) else 'x'}{len(self.sources)}"
         if name[0] == "p":
-            tensor: Tensor = graphc.parameter(name, np.zeros(shape, dtype.numpy))  # type: ignore[arg-type]
+            tensor: Tensor = graphc.parameter(name, np.zeros(shape, dtype.numpy))
         else:
             tensor = graphc.placeholder(name, shape, dtype)
         self.sources.append(Source(tensor, limit))
@@ -210,7 +211,8 @@ class Drawing:
         if kind == 3 and x.ndim:
             return self.source(x.shape[1:], x.dtype)
         alike = [t for t in self.pool if _broadcasts(t, x)]
-        return self.pick(alike)  # x itself is among them
+        chosen: Tensor = self.pick(alike)  # x itself is among them
+        return chosen
 
     def compare(self) -> None:
         x = self.some()
@@ -247,7 +249,7 @@ class Drawing:
             made = graphc.expand_dims(x, axis)
         elif kind == 3 and rank:
             axis = self.choices.integer(0, rank - 1)
-            split = [b for b in (2, 3, 4) if isinstance(x.shape[axis], int) and x.shape[axis] % b == 0]  # type: ignore[operator]
+            split = [b for b in (2, 3, 4) if isinstance(x.shape[axis], int) and x.shape[axis] % b == 0]
             parts = (x.shape[axis] // split[0], split[0]) if split and self.flip() else (x.shape[axis],)
             shape = (*x.shape[:axis], *parts, *x.shape[axis + 1 :])
             if len(parts) == 1 and rank > 1:
