@@ -34,7 +34,7 @@ class Fold:
 
     def add(self, h: Builder, values: Sequence[Scalar], masks: Sequence[Scalar | None]) -> None:
         terms = [self._term(h, value, mask) for value, mask in zip(values, masks, strict=True)]
-        if self.terms_dtype != self.dtype:
+        if terms and self.terms_dtype != self.dtype:
             terms = [h.cast(joined(h, self.lowering, terms), self.dtype)]
         for n, x in enumerate(terms):
             register = self.registers[n % len(self.registers)]

@@ -53,6 +53,7 @@ class RowsLowering(KernelLowering):
         plans = plan_loops(loops, lambda v: self.shape.classes[v] == "full", keep)
         *self.stage_plans, self.last_plan = plans
         self.scratch = {v: self.h.fresh("kept") for plan in plans for v in plan.stores}
+        self.prefetched.update(self.scratch.values())
 
     def _loops(self) -> Size:
         """Emits the loops over the kept axes; gives the number of chunks."""
