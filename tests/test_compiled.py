@@ -11,7 +11,7 @@ from graphc.graph import Op
 from graphc.ops.lowering import Contraction, Elementwise, Reduction, ScatterAdd
 from graphc.ops.registry import OPS
 from graphc.ops.samples import Sample, cases
-from graphc.types import DType, symbols
+from graphc.types import Dim, DType, symbols
 
 COMPILED = [op for op in OPS.values() if op.lowering is not None]
 
@@ -23,11 +23,19 @@ def checked() -> object:
         yield
 
 
+def names_in(attribute: object) -> frozenset[str]:
+    """The sizes that an attribute names."""
+    if isinstance(attribute, (tuple, list)):
+        return frozenset().union(*map(names_in, attribute))
+    return symbols(attribute) if isinstance(attribute, Dim) else frozenset()
+
+
 def by_dtype(op: Op) -> dict[DType, list[Sample]]:
     found: dict[DType, list[Sample]] = {}
     for sample, dtype in cases(op):
-        if sample.dims.keys() <= {name for o in sample.operands for size in o.shape for name in symbols(size)}:
-            found.setdefault(dtype, []).append(sample)  # other sizes are no argument's: function() refuses them
+        bound = frozenset().union(*(names_in(o.shape) for o in sample.operands))
+        if names_in(tuple(sample.attrs.values())) <= bound:  # other sizes are no argument's: function() refuses them
+            found.setdefault(dtype, []).append(sample)
     return found
 
 

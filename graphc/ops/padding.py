@@ -25,7 +25,7 @@ from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, Operand, Sample
 from graphc.ops.selection import where
 from graphc.ops.sources import dim_value, iota
-from graphc.types import Dim, Shape, Size
+from graphc.types import Dim, Shape, Size, maximum
 
 Index = tuple[Size, ...]
 _B = Dim.symbol("batch")
@@ -64,15 +64,19 @@ def _unslice_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
 
 
 def _unslice_source(ix: IndexHandler, types: Types, attrs: Attrs, index: Index) -> Index:
-    return tuple(
-        _distance(i, start, step) if builtins.abs(step) == 1 else ix.div(_distance(i, start, step), builtins.abs(step))
-        for i, start, step in zip(index, attrs["starts"], attrs["steps"], strict=True)
-    )
+    parts = zip(index, attrs["starts"], attrs["steps"], strict=True)
+    return tuple(_position(ix, _distance(i, start, step), step) for i, start, step in parts)
 
 
 def _distance(i: Size, start: Size, step: int) -> Size:
     """How far position `i` is behind the first one, in the direction of `step`."""
     return i - start if step > 0 else start - i
+
+
+def _position(ix: IndexHandler, distance: Size, step: int) -> Size:
+    """How many steps a distance is. Only what is not negative may be divided: a distance against `step` counts as 0."""
+    by = builtins.abs(step)
+    return distance if by == 1 else ix.div(maximum(distance, 0), by)
 
 
 def _unslice_inside(ix: IndexHandler, types: Types, attrs: Attrs, index: Index) -> tuple[tuple[Size, Size], ...]:
@@ -85,7 +89,7 @@ def _unslice_inside(ix: IndexHandler, types: Types, attrs: Attrs, index: Index) 
         distance = _distance(i, start, step)
         pairs.append((distance, (n - 1) * by + 1))
         if by > 1:
-            pairs.append((ix.mod(distance, by), 1))
+            pairs.append((distance - _position(ix, distance, step) * by, 1))
     return tuple(pairs)
 
 
