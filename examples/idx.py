@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ def load_idx(path: Path) -> np.ndarray:
     """The array in an IDX file, plain or gzipped (by its first bytes). Raises ValueError for anything else."""
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path} is cut off or damaged: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in DTYPES:
         raise ValueError(f"{path} is not an IDX file")
     dtype, rank = np.dtype(DTYPES[data[2]]), data[3]

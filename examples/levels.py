@@ -3,6 +3,7 @@
 python examples/levels.py [graph optimized program loops llvm asm]
 """
 
+import os
 import sys
 
 import graphc
@@ -11,5 +12,8 @@ x = graphc.placeholder("x", ("n",), "float32")
 y = graphc.relu(x * 2 + 1)
 fn = graphc.function([x], y, name="affine_relu")
 
-for level in sys.argv[1:] or ("graph", "optimized", "program", "loops", "llvm", "asm"):
-    print(f"--- {level}\n{fn.ir(level).rstrip()}\n")
+try:
+    for level in sys.argv[1:] or ("graph", "optimized", "program", "loops", "llvm", "asm"):
+        print(f"--- {level}\n{fn.ir(level).rstrip()}\n", flush=True)
+except BrokenPipeError:  # `| head` has read enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ Start reading at `train`.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -122,12 +123,13 @@ def check_saving(model: Sequential, predicted: np.ndarray, data: Data, threads: 
 def write_levels(step: graphc.Function, folder: Path) -> None:
     """Write what the step is at every level, from the graph to the assembly that runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (level, suffix) in enumerate(LEVELS.items()):
-        (folder / f"{number}-{level}.{suffix}").write_text(step.ir(level), encoding="utf-8")
+    for number, (level, suffix) in enumerate(LEVELS.items()):  # named as GRAPHC_DUMP names them
+        (folder / f"{number:02d}-{level}.{suffix}").write_text(step.ir(level), encoding="utf-8")
     print(f"wrote {', '.join(LEVELS)} to {folder}")
 
 
-def main() -> None:
+def main() -> int:
+    """Run the command; 0, 1 where the images cannot be read, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, metavar="DIR", help="train on MNIST's IDX files in DIR, plain or gzipped")
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write every level of the compiled step to DIR")
@@ -135,11 +137,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the initial parameters and of the order of the images")
     parser.add_argument("--threads", type=int, help="threads of a call (default: all cores)")
     options = parser.parse_args()
-    data = digits() if options.mnist is None else mnist(options.mnist)
     epochs = options.epochs if options.epochs is not None else (40 if options.mnist is None else 5)
-    result = train(data, epochs, options.seed, options.threads, options.dump)
+    try:
+        data = digits() if options.mnist is None else mnist(options.mnist)
+    except (OSError, ValueError) as error:
+        print(f"train_digits: {error}", file=sys.stderr)
+        return 1
+    try:
+        result = train(data, epochs, options.seed, options.threads, options.dump)
+    except KeyboardInterrupt:
+        print("train_digits: stopped", file=sys.stderr)
+        return 130
     print(f"test accuracy {result:.4f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

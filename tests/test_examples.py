@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,9 +56,11 @@ def test_equal_seeds_train_to_the_same_digits_on_any_number_of_threads() -> None
 def test_dump_writes_every_level(tmp_path: Path) -> None:
     run_digits("--epochs", "1", "--dump", str(tmp_path / "levels"))
     texts = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "levels").iterdir()}
-    assert sorted(texts) == ["0-graph.txt", "1-optimized.txt", "2-program.txt", "3-loops.txt", "4-llvm.ll", "5-asm.s"]
-    assert "matmul(" in texts["0-graph.txt"] and "train_digits.py:" in texts["0-graph.txt"]
-    assert "define " in texts["4-llvm.ll"] and "\tret" in texts["5-asm.s"]
+    assert sorted(texts) == [
+        "00-graph.txt", "01-optimized.txt", "02-program.txt", "03-loops.txt", "04-llvm.ll", "05-asm.s"
+    ]  # fmt: skip
+    assert "matmul(" in texts["00-graph.txt"] and "train_digits.py:" in texts["00-graph.txt"]
+    assert "define " in texts["04-llvm.ll"] and "\tret" in texts["05-asm.s"]
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -98,6 +101,50 @@ def test_idx_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_idx(path)
     with pytest.raises(FileNotFoundError, match=r"holds none of train-images-idx3-ubyte, train-images-idx3-ubyte.gz"):
         load_mnist(tmp_path)
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """An example that runs on."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GRAPHC_")}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT / "examples",
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_mnist_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    process = started("train_digits.py", "--mnist", str(tmp_path / "nowhere"))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and re.fullmatch(r"train_digits: .*nowhere holds none of .*\n", errors), errors
+    for stem, kind in (("train-images", "idx3"), ("train-labels", "idx1")):
+        write_idx(tmp_path / f"{stem}-{kind}-ubyte.gz", np.zeros((20, 2, 2) if kind == "idx3" else 20))
+    cut = tmp_path / "train-labels-idx1-ubyte.gz"
+    cut.write_bytes(cut.read_bytes()[:-12])
+    process = started("train_digits.py", "--mnist", str(tmp_path))
+    _, errors = process.communicate(timeout=60)
+    wanted = rf"train_digits: {re.escape(str(cut))} is cut off or damaged: .*\n"
+    assert process.returncode == 1 and re.fullmatch(wanted, errors), errors
+
+
+def test_control_c_stops_the_training_with_one_line() -> None:
+    process = started("train_digits.py", "--epochs", "100000")
+    assert process.stdout is not None and process.stdout.readline().startswith("1437 images")
+    process.stdout.readline()  # the first epoch
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == "train_digits: stopped\n"
+
+
+def test_levels_may_be_read_in_part() -> None:
+    with started("levels.py", "graph", "optimized", "asm") as process:
+        assert process.stdout is not None and process.stdout.readline() == "--- graph\n"
+        process.stdout.close()
+        assert process.stderr is not None and process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 def test_minibatches_take_every_row_once() -> None:
