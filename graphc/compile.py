@@ -18,7 +18,7 @@ from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, GraphcError, InternalError, SourceLine
 from graphc.freeze import Frozen, freeze, packer
 from graphc.graph import Graph, origin_of
-from graphc.observe import Observer, reproducer
+from graphc.observe import Observer, log, reproducer
 from graphc.picture import digraph
 from graphc.runtime.executable import Executable
 from graphc.target import Target
@@ -146,7 +146,8 @@ class Function:
             name = value.node.attrs["name"]
             lines.append(f"  {value.op.name:11} {name}: {value.type}" + ("  (updated)" if name in updates else ""))
         lines += [f"  {'output':11} {v.type}" for v in graph.results]
-        lines.append(f"  {len(self.kernels)} kernels in {len(program.regions)} regions: {', '.join(self.kernels)}")
+        counts = f"{_counted(len(self.kernels), 'kernel')} in {_counted(len(program.regions), 'region')}"
+        lines.append(f"  {counts}: {', '.join(self.kernels)}")
         held = sum(p.value.nbytes for p in self.parameters.values())
         temps = [b.type.nbytes for b in program.buffers.values() if b.kind == "temp"]
         total = sum(temps) if temps else 0
@@ -188,9 +189,20 @@ def function(
     if settings.current().dump is not None:
         for level in LEVELS[2:]:
             observer.level(level, levels.text(level))
+    log("program", lambda: _printed(native.program))
     executable = _executable(frozen, levels, native, threads)
     observer.finish()
     return Function(frozen, levels, executable, kernels)
+
+
+def _printed(program: Any) -> str:
+    from graphc.loops.program_text import print_program
+
+    return print_program(program)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _host() -> Target:

@@ -99,7 +99,10 @@ def user_line() -> SourceLine | None:
 
 @lru_cache(maxsize=4096)
 def _source_line(file: str, line: int) -> SourceLine:
-    here = os.getcwd() + os.sep
+    try:
+        here = os.getcwd() + os.sep
+    except OSError:  # the folder is gone
+        here = os.sep + os.sep
     shown = file[len(here) :] if file.startswith(here) else file
     return SourceLine(shown, line, linecache.getline(file, line).strip())
 

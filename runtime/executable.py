@@ -208,6 +208,7 @@ class Executable:
             log("runtime", lambda: f"{self.program.name}: new sizes {dict(zip(self.program.dims, sizes, strict=True))}")
             named = dict(zip(self.program.dims, sizes, strict=True))
             tables = SizedPlan(self._layout, self._kernels, self._fixed, named)
+            log("memory", lambda: f"{self.program.name}: {tables.memory(self._layout)}")
             plan = _BoundPlan(tables, self.program, self._driver.enter, self._written, self._read)
             self._plans[sizes] = plan
             while len(self._plans) > PLANS:

@@ -151,6 +151,7 @@ class SizedPlan:
             shape, nbytes = concrete(program.buffers[name].type, sizes)
             self.results.append((shape, program.buffers[name].type.dtype.numpy, nbytes))
         temps = [(concrete(kind, sizes)[1], first, last) for _, kind, first, last in layout.temps]
+        self._temps = temps
         self._offsets, self.arena_bytes = arena_offsets(temps)
         self._temp_slots = [slot for slot, _, _, _ in layout.temps]
         self._write_tables(layout, kernels)
@@ -190,6 +191,16 @@ class SizedPlan:
             records = [word for c in copies for word in (c.to, c.of, concrete(c.type, self.sizes)[1])]
             context[at], context[count_at] = block.take(records), len(copies)
         self.words = block.words
+
+    def memory(self, layout: Layout) -> str:
+        """The arena in plain words: how large it is for which sizes, and where each temporary lies while it lives."""
+        names = {slot: name for name, slot in layout.slots.items()}
+        sizes = "".join(f" with {name} = {value}" for name, value in self.sizes.items())
+        total = sum(nbytes for nbytes, _, _ in self._temps)
+        lines = [f"an arena of {self.arena_bytes} bytes{sizes}, for temporaries of {total}"]
+        for slot, offset, (nbytes, first, last) in zip(self._temp_slots, self._offsets, self._temps, strict=True):
+            lines.append(f"{names.get(slot, 'a copy')}: {nbytes} bytes at {offset}, regions {first} to {last}")
+        return "\n".join(lines)
 
     def place(self, arena: int) -> None:
         """Put the temporaries into the arena at this address."""

@@ -1,6 +1,7 @@
 """Tensors, operators, promotion, indexing, parameters, and the errors of building, each against what NumPy does."""
 
 import operator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -341,6 +342,15 @@ def test_bad_arguments_are_named(make: Any, kind: type[Exception], message: str)
 
 def test_unnamed_sizes_have_a_name_of_their_own() -> None:
     assert str(placeholder("x", (None, 3, "b")).type) == "f32[x_dim0,3,b]"
+
+
+def test_graphs_are_built_in_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    made = eval(compile("graphc.placeholder('x', 3)", str(tmp_path / "line.py"), "eval"), {"graphc": graphc})
+    origin = origin_of(made.ref.node)
+    assert origin is not None and str(origin.lines[0]) == f"{tmp_path / 'line.py'}:1"
 
 
 def test_dir_lists_what_is_public() -> None:

@@ -37,6 +37,7 @@ def test_updates_read_old_values_and_swap() -> None:
     assert a.value.tolist() == [10, 11, 12, 13] and b.value.tolist() == [0, 1, 2, 3]
     again = graphc.function([], [a, a * 2], updates={a: a + 1})()
     assert again[0].tolist() == [10, 11, 12, 13] and a.value[0] == 11
+    assert '1 kernel in 1 region: ' in repr(graphc.function([], a * 2))
     again[0][:] = 0  # a result is never a view of a parameter
     assert a.value[0] == 11
 

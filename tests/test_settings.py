@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import graphc
 from graphc import observe, settings
 from graphc.errors import SettingError
 from graphc.settings import Settings, config, current, from_environment
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_every_switch_has_doc_and_variable() -> None:
@@ -157,3 +162,29 @@ def test_reproducer_is_a_file() -> None:
         assert path.read_text() == "graph g {\n}\n"
     finally:
         path.unlink()
+
+
+def test_program_and_memory_are_told(capfd: pytest.CaptureFixture[str]) -> None:
+    x, w = graphc.placeholder("x", ("n", 8)), graphc.parameter("w", np.ones((8, 4), "float32"))
+    hidden = graphc.tanh(x @ w)
+    with config(log="program,memory", cache=False):
+        fn = graphc.function([x], (hidden @ w.T).sum(0), updates={w: w * 0.5}, name="told")
+        fn(np.ones((5, 8), "float32"))
+        fn(np.ones((6, 8), "float32"))
+        fn(np.ones((5, 8), "float32"))
+    told = capfd.readouterr().err
+    assert told.startswith("graphc program: program told(n):\n") and "chunks" in told
+    assert "update w in place" in told or "update w copied from" in told
+    arenas = [line for line in told.splitlines() if line.startswith("graphc memory: ")]
+    assert [re.sub(r"\d+ bytes", "B bytes", line) for line in arenas] == [
+        f"graphc memory: told: an arena of B bytes with n = {n}, for temporaries of {line.split()[-1]}"
+        for n, line in zip((5, 6), arenas, strict=True)
+    ]
+    lives = re.findall(r"\n    (\S+): (\d+) bytes at (\d+), regions (\d+) to (\d+)", told)
+    assert lives and all(int(offset) % 64 == 0 and int(first) <= int(last) for _, _, offset, first, last in lives)
+
+
+def test_every_log_word_is_used_somewhere() -> None:
+    sources = [p for folder in ("graphc", "passes", "runtime") for p in (ROOT / folder).rglob("*.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    assert not [word for word in settings.LOG_WORDS if f'log("{word}", ' not in text]
