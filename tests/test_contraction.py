@@ -227,6 +227,13 @@ def test_targets_without_masks(ta: bool, tb: bool) -> None:
         run(case, Native(case.kernel(target=plain)))
 
 
+@pytest.mark.parametrize(("m", "n"), [(1, 1030), (5, 1024)])
+def test_few_rows_times_a_large_matrix(m: int, n: int) -> None:
+    """B is read in blocks of a few rows; here the second cache is said to be small."""
+    case = Case(m, n, 70)
+    run(case, Native(case.kernel(target=replace(host_target(), l2_bytes=1 << 16))))
+
+
 @pytest.mark.parametrize("dtype", [float64, int8, uint16, int32, int64])
 @pytest.mark.parametrize(("ta", "tb"), TRANSPOSES)
 def test_dtypes(dtype: DType, ta: bool, tb: bool) -> None:

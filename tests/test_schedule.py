@@ -7,7 +7,7 @@ import pytest
 from graphc.llvm.emit import emit
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
-from graphc.loops.schedule import Operand, Problem, Schedule, plan, register_tile, row_tiles
+from graphc.loops.schedule import Operand, Outer, Problem, Schedule, plan, register_tile, row_tiles
 from graphc.runtime.jit import compile_object
 from graphc.target import AVX2, NEON, Target
 from graphc.types import Dim, Size, evaluate, float32
@@ -50,3 +50,24 @@ def test_chunk_counts_follow_from_the_sizes() -> None:
     batch = schedule(Dim.symbol("batch"), 128, 784).chunks
     assert evaluate(batch, {"batch": 0}) == 0
     assert evaluate(batch, {"batch": 1}) >= 1
+
+
+@pytest.mark.parametrize("m", [1, 8])
+def test_a_large_matrix_is_read_as_it_lies_in_memory(m: int) -> None:
+    """Few rows of A: short blocks of k, and chunks of many columns."""
+    schedule = plan(
+        Problem(float32, (), m, 4096, 4096, Operand("a", 0, (), 4096, 1), Operand("b", 0, (), 4096, 1)), AVX2
+    )
+    assert schedule.cut and schedule.block == 16 and schedule.cols * schedule.width >= 2048
+
+
+def test_nests_run_inside_of_the_tile_or_around_it() -> None:
+    def schedule(*extents: Size) -> Schedule:
+        outer = tuple(Outer(extent, 4096, 4096) for extent in extents)
+        problem = Problem(float32, (), 64, 64, 192, Operand("a", 0, (), 64, 1), Operand("b", 0, (), 64, 1), outer)
+        assert problem.turned().turned() == problem
+        return plan(problem, AVX2)
+
+    assert (schedule(3).blocked, schedule(3).block) == (False, 576)
+    assert (schedule(32, 32, 3).blocked, schedule(32, 32, 3).split) == (True, 2)
+    assert schedule(Dim.symbol("n"), 3).split == 1

@@ -17,6 +17,8 @@ MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
 BLOCK = 384  # about the length of a block
+THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
+THIN_COLS = 2048
 NESTED = 2  # a block of a nest has about so many times that
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
@@ -126,12 +128,15 @@ def plan(problem: Problem, target: Target) -> Schedule:
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
     pack_b = packs_b(problem, most, target)
     pack_a = packs_a(problem, target)
-    unroll, block, blocked, split, cut = k_blocks(problem, pack_a)
+    thin = is_thin(problem, target) and not pack_b
+    unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
     rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked else ANY)
+    if thin:
+        cols = max(cols, ceildiv_int(THIN_COLS, vectors * lanes))
     if isinstance(panels, int):
         cols = max(1, min(cols, panels))
     rows_known = isinstance(problem.m, int)
@@ -186,7 +191,14 @@ def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:
     return height, 0, ceildiv(m, height)
 
 
-def k_blocks(problem: Problem, pack_a: bool) -> tuple[int, int, bool, int, bool]:
+def is_thin(problem: Problem, target: Target) -> bool:
+    """Whether few rows of A meet a B that is larger than L2: all that counts is to read B as it lies in memory."""
+    b, size = problem.b, known(problem.k, 0) * known(problem.n, 0) * problem.dtype.itemsize
+    few = known(problem.m, ANY) <= 2 * SHORT and not problem.outer
+    return few and b.col == 1 and b.row == problem.n and size > 2 * target.l2_bytes
+
+
+def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, int, bool, int, bool]:
     """(unroll, steps of a block, whether there may be several, outer loops around them, whether k is cut).
 
     No k loop has a remainder. Short ones, as windows have, are unrolled.
@@ -194,6 +206,8 @@ def k_blocks(problem: Problem, pack_a: bool) -> tuple[int, int, bool, int, bool]
     k, outer = problem.k, problem.outer
     if not isinstance(k, int):
         return 1, BLOCK, True, len(outer), True
+    if thin and k % 2 == 0 and k > THIN_BLOCK:
+        return 2, THIN_BLOCK, True, 0, True
     unroll = k if outer and 0 < k <= SHORT_K else 2 if k % 2 == 0 else 1
     limit = LONG_PACKED_K if pack_a else LONG_K
     inside = 2 * limit if outer else limit
