@@ -21,7 +21,8 @@ from graphc.ops.lowering import Reduction
 from graphc.ops.movement import reshape
 from graphc.types import Shape, Size
 
-_KEPT = frozenset({"dtype", "keepdims", "reverse", "size"})  # attributes that mean the same with one more axis
+# Attributes that mean the same with one more axis.
+_KEPT = frozenset({"descending", "dtype", "keepdims", "reverse", "size"})
 
 
 def batched(outputs: Sequence[Value], items: Mapping[Value, Tensor], size: Size) -> list[Tensor]:

@@ -26,6 +26,7 @@ from graphc.ops.lowering import (
     Reduction,
     Scan,
     ScatterAdd,
+    Sort,
 )
 from graphc.types import Shape
 
@@ -103,7 +104,16 @@ class ScanShape:
     classes: Mapping[Value, str]
 
 
-KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape]
+@dataclass(frozen=True)
+class SortShape:
+    """A sort, alone; its operand is a view."""
+
+    sort: Node
+    full: Shape
+    classes: Mapping[Value, str]
+
+
+KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape, SortShape]
 
 
 def one_element(shape: Shape) -> bool:
@@ -181,6 +191,8 @@ def kernel_shape(graph: Graph) -> KernelShape:
         return ScatterShape(*_alone(graph, nodes, ScatterAdd))
     if Scan in kinds:
         return ScanShape(*_alone(graph, nodes, Scan))
+    if Sort in kinds:
+        return SortShape(*_alone(graph, nodes, Sort))
     if Contraction in kinds:
         return _contraction(graph, nodes)
     return _Classifier(graph, nodes).shape()

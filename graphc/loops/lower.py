@@ -24,8 +24,9 @@ from graphc.loops.regroup import regroup
 from graphc.loops.rows import RowsLowering
 from graphc.loops.scan import lower_scan
 from graphc.loops.scatter import lower_scatter
+from graphc.loops.sort import lower_sort
 from graphc.ops.lowering import ScatterAdd
-from graphc.passes.domain import ContractionShape, RowsShape, ScanShape, ScatterShape, kernel_shape
+from graphc.passes.domain import ContractionShape, RowsShape, ScanShape, ScatterShape, SortShape, kernel_shape
 from graphc.target import Target
 from graphc.types import Size, TensorType, substitute, symbols
 
@@ -134,6 +135,8 @@ class _Lowering:
             return lower_scatter(name, inner, shape, self.target, self.checks), {}
         if isinstance(shape, ScanShape):
             return lower_scan(name, inner, shape, self.target, self.checks), {}
+        if isinstance(shape, SortShape):
+            return lower_sort(name, inner, shape, self.target, self.checks), {}
         regrouped = regroup(inner, shape)
         values: Mapping[str, Size] = {}
         if regrouped is not None:

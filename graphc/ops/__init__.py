@@ -68,6 +68,7 @@ from graphc.ops.padding import pad
 from graphc.ops.picking import gather, take
 from graphc.ops.reductions import all, any, argmax, argmin, max, mean, min, prod, sum
 from graphc.ops.selection import astype, logical_and, logical_not, logical_or, logical_xor, stop_gradient, where
+from graphc.ops.sorting import argsort, bincount, searchsorted, sort, topk
 from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, ones_like, zeros, zeros_like
 from graphc.ops.special import erf
 from graphc.ops.statistics import count_nonzero, diff, norm, std, var
@@ -95,18 +96,18 @@ cast = astype
 pow = power
 
 __all__ = [
-    "abs", "acos", "acosh", "add", "all", "any", "arange", "argmax", "argmin", "asin", "asinh", "astype", "atan",
-    "atan2", "atanh", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift",
-    "bitwise_xor", "broadcast_to", "cast", "ceil", "clip", "concat", "copysign", "cos", "cosh", "count_nonzero",
-    "cummax", "cummin", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "diff", "dim_value", "divide",
-    "einsum", "equal", "erf", "exp", "exp2", "expand_dims", "expm1", "eye", "flip", "floor", "floor_divide", "fmod",
-    "full", "full_like", "gather", "greater", "greater_equal", "hypot", "iota", "isfinite", "isinf", "isnan", "less",
-    "less_equal", "linspace", "log", "log1p", "log2", "log10", "logaddexp", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min", "minimum",
-    "moveaxis", "multiply", "nan_to_num", "negative", "norm", "not_equal", "one_hot", "ones", "ones_like", "outer",
-    "pad", "permute_dims", "positive", "pow", "power", "prod", "ravel", "reciprocal", "relu", "remainder", "repeat",
-    "reshape", "rint", "roll", "round", "rsqrt", "scatter", "scatter_add_along_axis", "sigmoid", "sign", "signbit",
-    "sin", "sinh", "softplus", "split", "sqrt", "square", "squeeze", "stack", "std", "stop_gradient", "subtract", "sum",
-    "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "transpose", "tril", "triu", "trunc",
-    "unstack", "var", "vecdot", "where", "zeros", "zeros_like",
+    "abs", "acos", "acosh", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "asin", "asinh", "astype",
+    "atan", "atan2", "atanh", "bincount", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "broadcast_to", "cast", "ceil", "clip", "concat", "copysign", "cos", "cosh",
+    "count_nonzero", "cummax", "cummin", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "diff", "dim_value",
+    "divide", "einsum", "equal", "erf", "exp", "exp2", "expand_dims", "expm1", "eye", "flip", "floor", "floor_divide",
+    "fmod", "full", "full_like", "gather", "greater", "greater_equal", "hypot", "iota", "isfinite", "isinf", "isnan",
+    "less", "less_equal", "linspace", "log", "log1p", "log2", "log10", "logaddexp", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
+    "minimum", "moveaxis", "multiply", "nan_to_num", "negative", "norm", "not_equal", "one_hot", "ones", "ones_like",
+    "outer", "pad", "permute_dims", "positive", "pow", "power", "prod", "ravel", "reciprocal", "relu", "remainder",
+    "repeat", "reshape", "rint", "roll", "round", "rsqrt", "scatter", "scatter_add_along_axis", "searchsorted",
+    "sigmoid", "sign", "signbit", "sin", "sinh", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack",
+    "std", "stop_gradient", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot",
+    "tile", "topk", "transpose", "tril", "triu", "trunc", "unstack", "var", "vecdot", "where", "zeros", "zeros_like",
 ]  # fmt: skip

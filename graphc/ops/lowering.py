@@ -127,6 +127,16 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Sort:
+    """result[i] = the positions of x along attrs["axis"] in an order in which equal elements keep theirs.
+
+    `before(h, attrs, x, y)` is the strict order.
+    """
+
+    before: Callable[..., Any]
+
+
+@dataclass(frozen=True)
 class ArgReduction:
     """result[kept] = the first index along attrs["axis"] whose x is best (the first NaN, if there is one).
 
@@ -171,5 +181,15 @@ class ScatterInto(ScatterAdd):
 
 
 Lowering = (
-    Elementwise | Movement | Concat | IndexValue | Reduction | Scan | ArgReduction | Contraction | Gather | ScatterAdd
+    Elementwise
+    | Movement
+    | Concat
+    | IndexValue
+    | Reduction
+    | Scan
+    | Sort
+    | ArgReduction
+    | Contraction
+    | Gather
+    | ScatterAdd
 )
