@@ -14,6 +14,7 @@ from graphc.passes.manager import Pass, run
 from graphc.passes.merge_duplicates import merge_duplicates
 from graphc.passes.remove_dead import remove_dead
 from graphc.passes.simplify import simplify
+from graphc.passes.split_columns import split_columns
 from graphc.stabilize import stabilize
 
 # fmt: off
@@ -26,6 +27,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("merge_duplicates", merge_duplicates, "a + b and b + a are one value"),
     Pass("remove_dead", remove_dead, "an update that changes nothing needs no kernel"),
     Pass("fuse", fuse, "memory is slow: what can stay in registers stays there", instead=separate),
+    Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
 )
 # fmt: on
 

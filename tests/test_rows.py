@@ -270,6 +270,22 @@ def test_threads_do_not_change_a_bit(rng: np.random.Generator) -> None:
             np.testing.assert_array_equal(one, more)
 
 
+def test_stages_over_columns_are_kernels_of_their_own(rng: np.random.Generator) -> None:
+    """Means, variances and results of batch norm; row values that several stages need are computed once."""
+    for rows, kernels in (("n", 3), (20, 1)):
+        x = graphc.placeholder("x", (rows, 40), "float32")
+        centred = x - x.mean(0)
+        spread = graphc.sqrt((centred * centred).mean(0) + 1e-3)
+        outputs = [centred / spread, spread.mean(), x * 2, x.mean(0), spread]
+        compiled = graphc.function([x], outputs)
+        assert len(compiled.kernels) == kernels
+        a = rng.standard_normal((20, 40)).astype(np.float32)
+        wide = a.astype(np.float64)
+        deviation = np.sqrt(wide.var(0) + 1e-3)
+        wanted = [(wide - wide.mean(0)) / deviation, deviation.mean(), wide * 2, wide.mean(0), deviation]
+        near(compiled(a), wanted, 20)
+
+
 def test_a_kept_value_is_computed_once() -> None:
     """The exponentials of a softmax: one loop computes them, the last one reads them."""
     x = graphc.placeholder("x", ("n", 300), "float32")
