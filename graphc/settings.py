@@ -22,7 +22,7 @@ from graphc.errors import SettingError
 # The words of GRAPHC_LOG: what each makes graphc say on stderr.
 LOG_WORDS: dict[str, str] = {
     "passes": "each pass that changed the graph, with node counts and time",
-    "fusion": "each kernel that fusion formed, and why a node was left out",
+    "fusion": "each kernel that fusion formed, and why what it hands on goes through memory",
     "stabilize": "each use of a rule of the stabilising table, with its line",
     "program": "buffers, regions, tasks, chunk counts, and which updates are in place",
     "memory": "for each new size the arena: its bytes, and the offset and life of every temporary",

@@ -15,6 +15,7 @@ from graphc.ops.lowering import Elementwise
 from graphc.passes.domain import one_element
 from graphc.passes.fusion_groups import Domain, Group, Groups
 from graphc.passes.fusion_kernels import build
+from graphc.passes.fusion_report import told
 from graphc.passes.fusion_roles import Edge, Roles
 
 # Scalar arithmetic that every reader may repeat: so few nodes of such ops cost less than a dependency between kernels.
@@ -32,8 +33,8 @@ def fuse(graph: Graph) -> Graph:
     hosted = _place_scalars(roles, groups)
     result = build(roles, groups, hosted)
     if enabled("fusion"):
-        for group in groups.all():
-            log("fusion", f"{group.domain}: {' '.join(node.op.name for node in group.members)}")
+        for message in told(roles, groups):
+            log("fusion", message)
     return result
 
 

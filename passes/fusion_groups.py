@@ -102,6 +102,16 @@ class Group:
     operands: set[Node] = field(default_factory=set)
 
 
+@dataclass(frozen=True)
+class _Merger:
+    """Two groups that can be one: its domain and operands, the edges inside, the members that become late."""
+
+    domain: Domain
+    operands: set[Node]
+    edges: list[Edge]
+    late: set[Node]
+
+
 class Groups:
     """All groups of a graph, and the merging of them."""
 
@@ -137,24 +147,41 @@ class Groups:
 
     def merge(self, a: Group, b: Group) -> bool:
         """Merge two groups if that is right; says whether it did."""
-        domain = joint(a.domain, b.domain) if a is not b else None
-        if domain is None or len(a.members) + len(b.members) > MOST_NODES or self._cycle(a, b):
+        merger = self._merger(a, b) if a is not b else "they are one"
+        if isinstance(merger, str):
             return False
+        self.late |= merger.late
+        self.row_elements |= self._row_elements_with(merger.edges, {a, b})
+        self._unite(a, b, merger.domain, merger.operands)
+        return True
+
+    def refusal(self, a: Group, b: Group) -> str | None:
+        """Why two groups cannot be one kernel, in words; None if they could."""
+        merger = self._merger(a, b)
+        return merger if isinstance(merger, str) else None
+
+    def _merger(self, a: Group, b: Group) -> _Merger | str:
+        """What a merge makes, or why there can be none."""
+        domain = joint(a.domain, b.domain)
+        if domain is None:
+            return "their loops differ"
+        if len(a.members) + len(b.members) > MOST_NODES:
+            return f"together they are more than {MOST_NODES} nodes"
+        if self._cycle(a, b):
+            return "a kernel between them needs the one and is needed by the other"
         if domain.kind == "contraction" and not all(_in_epilogue(n, domain) for n in (*a.members, *b.members)):
-            return False  # an epilogue sees the tile and nothing else: no scalars of its own
+            return "behind a matmul there can be elementwise nodes of its result's shape only"
         operands = (a.operands | b.operands) - set(a.members) - set(b.members)
         if len(operands) > MOST_OPERANDS:
-            return False
+            return f"together they read more than {MOST_OPERANDS} arrays"
         edges = self._between(a, b)
-        if not all(self._follows(edge, domain) for edge in edges):
-            return False
+        for edge in edges:
+            if not self._follows(edge, domain):
+                return f"{edge.user.op.name} reads {edge.root.op.name} elsewhere than where the loops have computed it"
         late = self._late_with(edges, {a, b})
         if late is None:
-            return False
-        self.late |= late
-        self.row_elements |= self._row_elements_with(edges, {a, b})
-        self._unite(a, b, domain, operands)
-        return True
+            return "what reads a total can run only when all of it is summed"
+        return _Merger(domain, operands, edges, late)
 
     def _cycle(self, a: Group, b: Group) -> bool:
         """Whether a path leads from one to the other through a third."""
