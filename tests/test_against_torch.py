@@ -66,6 +66,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[tuple[int, .
     "cumsum": (lambda x: graphc.cumsum(x, 1), lambda x: x.cumsum(1), [(3, 5)]),
     "cumprod": (lambda x: graphc.cumprod(x, 1), lambda x: x.cumprod(1), [(3, 5)]),
     "cummax": (lambda x: graphc.cummax(x, 1), lambda x: x.cummax(1).values, [(3, 5)]),
+    "sort": (lambda x: graphc.sort(x, 1), lambda x: x.sort(1).values, [(3, 5)]),
+    "topk": (lambda x: graphc.topk(x, 2)[0], lambda x: x.topk(2).values, [(3, 5)]),
     "diff": (graphc.diff, T.diff, [(3, 5)]),
     "reshape": (lambda x: x.reshape(4, 3).T, lambda x: x.reshape(4, 3).T, [(3, 4)]),
     "moveaxis": (lambda x: graphc.moveaxis(x, 0, 2), lambda x: x.moveaxis(0, 2), [(2, 3, 4)]),
@@ -98,11 +100,14 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[tuple[int, .
 }  # fmt: skip
 
 # Edges where graphc differs: the sign of nan is nan, as in NumPy; the derivative of copysign at inf is a sign; the
-# quotient that fmod(1, 1e-8) leaves behind is the exact one (99999999), not the rounded 1e8.
-OUTSIDE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+# quotient that fmod(1, 1e-8) leaves behind is the exact one (99999999), not the rounded 1e8; hypot(0, 0) has the
+# subgradient 0, as norm; equal infinities share the derivative of logaddexp, as equal numbers do.
+OUTSIDE: dict[str, Callable[..., Any]] = {
     "sign": np.isnan,
-    "copysign": lambda x: ~np.isfinite(x),
-    "fmod": lambda x: x == 1e-8,
+    "copysign": lambda x, y: ~np.isfinite(x) | np.isnan(y),
+    "fmod": lambda x, y: (x == 1e-8) | (y == 1e-8),
+    "hypot": lambda x, y: (x == 0) & (y == 0),
+    "logaddexp": lambda x, y: np.isinf(x) & (x == y),
 }
 
 # function, PyTorch's, where the gradients differ, where they agree, and why.
@@ -163,6 +168,12 @@ def drawn(shapes: list[tuple[int, ...]], low: float = -2, high: float = 2) -> li
     return [np.random.default_rng(i).uniform(low, high, shape) for i, shape in enumerate(shapes)]
 
 
+def edges_of(name: str, *columns: np.ndarray) -> list[np.ndarray]:
+    """The arguments without those at which graphc differs."""
+    keep = ~OUTSIDE[name](*columns) if name in OUTSIDE else np.ones(len(columns[0]), bool)
+    return [column[keep] for column in columns]
+
+
 def there(table: dict[str, Any]) -> list[str]:
     return [name for name in table if hasattr(graphc, name)]
 
@@ -182,15 +193,13 @@ def test_functions_of_two_arguments(name: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("name", there(UNARY))
 def test_edges_of_one_argument(name: str) -> None:
-    edges = EDGES[~OUTSIDE[name](EDGES)] if name in OUTSIDE else EDGES
-    compare(getattr(graphc, name), torch_of(name), [edges], "float64")
+    compare(getattr(graphc, name), torch_of(name), edges_of(name, EDGES), "float64")
 
 
 @pytest.mark.parametrize("name", there(BINARY))
 def test_edges_of_two_arguments(name: str) -> None:
-    edges = EDGES[~OUTSIDE[name](EDGES)] if name in OUTSIDE else EDGES
-    pairs = np.array(list(itertools.product(edges, edges)))
-    compare(getattr(graphc, name), torch_of(name), [pairs[:, 0], pairs[:, 1]], "float64")
+    pairs = np.array(list(itertools.product(EDGES, EDGES)))
+    compare(getattr(graphc, name), torch_of(name), edges_of(name, *pairs.T), "float64")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

@@ -59,6 +59,7 @@ KINKS: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], list[Any]]] = {
     "reciprocal at 0 is a pole": (lambda x: 1 / x, ([0.0, 2.0],), [[-inf, -0.25]]),
     "logsumexp of only -inf": (ops.logsumexp, ([0.0, -inf],), [[1, 0]]),
     "norm at 0": (ops.norm, ([0.0, 0.0],), [[0, 0]]),
+    "hypot at 0": (ops.hypot, ([0.0], [0.0]), [[0], [0]]),
     "std of equal elements": (ops.std, ([2.0, 2.0],), [[0, 0]]),
     "floor": (ops.floor, ([1.0, 1.5],), [[0, 0]]),
 }
