@@ -14,6 +14,13 @@ import pytest
 
 import graphc
 from graphc import nn
+from graphc.graph import Graph
+from graphc.llvm.emit import emit
+from graphc.loops.check import check_kernel
+from graphc.loops.lower import lower
+from graphc.passes.pipeline import optimize
+from graphc.runtime.jit import compile_assembly
+from graphc.target import NAMED
 
 LANES = 16
 SIZES = [0, 1, 2, 7, LANES - 1, LANES, LANES + 1, 4 * LANES - 1, 4 * LANES, 4 * LANES + 1, 131, 257]
@@ -284,6 +291,21 @@ def test_stages_over_columns_are_kernels_of_their_own(rng: np.random.Generator) 
         deviation = np.sqrt(wide.var(0) + 1e-3)
         wanted = [(wide - wide.mean(0)) / deviation, deviation.mean(), wide * 2, wide.mean(0), deviation]
         near(compiled(a), wanted, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "register"), [("avx512", "%zmm"), ("avx2", "%ymm"), ("sse2", "%xmm"), ("neon", ".4s")]
+)
+def test_every_target_uses_its_widest_registers(name: str, register: str) -> None:
+    x = graphc.placeholder("x", ("n", 300), "float32")
+    outputs = [softmax(x, 1), x.argmax(1), x.sum(0), x.sum()]
+    graph = optimize(Graph((x.ref,), tuple(y.ref for y in outputs), (), "rows"))
+    kernels = lower(graph, NAMED[name]).kernels.values()
+    assert len(kernels) == 3
+    for kernel in kernels:
+        check_kernel(kernel)
+        text = compile_assembly(emit(kernel, NAMED[name]), NAMED[name])
+        assert text.count(register) > 10 and "call" not in text
 
 
 def test_a_kept_value_is_computed_once() -> None:
