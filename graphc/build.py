@@ -16,7 +16,7 @@ from graphc.declared import checked_name, checked_size
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine, user_line
 from graphc.errors import fail as fail
 from graphc.foreign import Foreign
-from graphc.graph import ConstantData, Op, Origin, Value, describe, inheriting, make_node, origin_of
+from graphc.graph import ConstantData, Op, Origin, Value, describe, inheriting, make_node, origin_of, shown
 from graphc.state import ParameterState
 from graphc.types import Dim, DType, Size, TensorType
 
@@ -387,5 +387,5 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         if isinstance(data, Dim):
             fail(DTypeError, f"the size {data} is no array", "graphc.dim_value(size) is its value as a tensor")
-        fail(DTypeError, f"graphc has no dtype {array.dtype}", "use numbers or bools")
+        fail(DTypeError, f"{shown(data)}: graphc has no dtype {array.dtype}", "use numbers or bools")
     return array.astype((dtype or as_dtype(array.dtype)).numpy, copy=False)

@@ -69,8 +69,8 @@ class DType:
             return _BY_NUMPY[spec]
         try:
             name = np.dtype(spec).name  # type: ignore[call-overload]
-        except TypeError:
-            name = repr(spec)
+        except (TypeError, ValueError):
+            name = repr(spec) if isinstance(spec, str) else type(spec).__name__
         if name not in _BY_NAME:
             raise TypeError(f"graphc has no dtype {name}; it has {', '.join(d.name for d in DTYPES)}")
         return _BY_NAME[name]

@@ -44,6 +44,8 @@ def message(build: Callable[[], Any]) -> str:
          " | the first operand fits transposed: x.T @ y"),
         (lambda: X @ placeholder("z", (7, 2)), "matmul: inner sizes differ: x is f32[3,4], z is f32[7,2] (4 != 7)"),
         (lambda: X + None, "add: None is neither a tensor nor a number"),
+        (lambda: X + {}, "{}: graphc has no dtype object | use numbers or bools"),
+        (lambda: X.astype(X), f"graphc has no dtype Tensor; it has {DTYPES}"),
         (lambda: X.astype("float23"), f"graphc has no dtype 'float23'; it has {DTYPES}"),
         (lambda: X.astype("float16"), f"graphc has no dtype float16; it has {DTYPES}"),
         (lambda: graphc.function([X, X * 2], X), "input 1 of a function is not a placeholder: result of multiply"
@@ -56,7 +58,7 @@ def message(build: Callable[[], Any]) -> str:
         (lambda: mse_loss(X, Y), "mse_loss: the shapes of x (f32[3,4]) and y (f32[3]) differ"
          " | reshape one of them: a loss does not broadcast"),
         (lambda: np.exp(X), "np.exp does not take a tensor: x (f32[3,4]) has no array yet | use graphc.exp"),
-        (lambda: np.hypot(X, 1), "np.hypot does not take a tensor: x (f32[3,4]) has no array yet"
+        (lambda: np.spacing(X), "np.spacing does not take a tensor: x (f32[3,4]) has no array yet"
          " | use graphc's functions, or tensor.eval({...})"),
         (lambda: np.sum(X), "np.sum does not take a tensor: x (f32[3,4]) has no array yet | use graphc.sum"),
         (lambda: np.concatenate([X, LABELS]), "np.concatenate does not take a tensor: x (f32[3,4]) has no array yet"

@@ -203,6 +203,10 @@ def test_messages() -> None:
         Adam(betas=(0.9, 1.0))
     with pytest.raises(ArgumentError, match="sgd: lr must be at least 0, not nan"):
         SGD(lr=float("nan"))
+    with pytest.raises(ArgumentError, match="sgd: momentum must be a number, not 'high'"):
+        SGD(momentum="high")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="adam: eps must be a number, not None"):
+        Adam(eps=None)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="nesterov needs a momentum above 0"):
         SGD(nesterov=True)
     with pytest.raises(ShapeError, match=r"lr must be a float or a scalar of floats, not f64\[2\]"):

@@ -39,8 +39,8 @@ class Adam(Optimizer):
             fail(ArgumentError, f"{name}: betas are two numbers, not {betas!r}", "write betas=(0.9, 0.999)")
         for index, beta in enumerate(betas):
             check(name, f"betas[{index}]", beta, 0 <= number(name, f"betas[{index}]", beta) < 1, "in [0, 1)")
-        check(name, "eps", eps, eps >= 0, "at least 0")
-        check(name, "weight_decay", weight_decay, weight_decay >= 0, "at least 0")
+        check(name, "eps", eps, number(name, "eps", eps) >= 0, "at least 0")
+        check(name, "weight_decay", weight_decay, number(name, "weight_decay", weight_decay) >= 0, "at least 0")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def begin(self) -> dict[Parameter, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.build import Parameter, Tensor, fail
 from graphc.errors import ArgumentError
-from graphc.optim.optimizer import Optimizer, check, scalar
+from graphc.optim.optimizer import Optimizer, check, number, scalar
 
 
 class SGD(Optimizer):
@@ -28,8 +28,8 @@ class SGD(Optimizer):
         name: str = "sgd",
     ) -> None:
         super().__init__(lr, name)
-        check(name, "momentum", momentum, momentum >= 0, "at least 0")
-        check(name, "weight_decay", weight_decay, weight_decay >= 0, "at least 0")
+        check(name, "momentum", momentum, number(name, "momentum", momentum) >= 0, "at least 0")
+        check(name, "weight_decay", weight_decay, number(name, "weight_decay", weight_decay) >= 0, "at least 0")
         if nesterov and momentum == 0:
             fail(ArgumentError, f"{name}: nesterov needs a momentum above 0")
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
