@@ -7,7 +7,7 @@ import pytest
 from graphc.llvm.emit import emit
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
-from graphc.loops.schedule import Operand, Outer, Problem, Schedule, plan, register_tile, row_tiles
+from graphc.loops.schedule import Operand, Outer, Problem, Schedule, accumulated_shape, plan, register_tile, row_tiles
 from graphc.runtime.jit import compile_object
 from graphc.target import AVX2, NEON, Target
 from graphc.types import Dim, Size, evaluate, float32
@@ -71,3 +71,16 @@ def test_nests_run_inside_of_the_tile_or_around_it() -> None:
     assert (schedule(3).blocked, schedule(3).block) == (False, 576)
     assert (schedule(32, 32, 3).blocked, schedule(32, 32, 3).split) == (True, 2)
     assert schedule(Dim.symbol("n"), 3).split == 1
+
+
+def test_what_a_chunk_adds_up_fits_its_room() -> None:
+    assert accumulated_shape(1000, 16, 2, 3) == (
+        16,
+        1,
+        3,
+    )  # two chunks: each has all batch elements and half the columns
+    assert accumulated_shape(1000, 2, 1, 7) == (2, 1, 4)
+    for room, tiles, panels, batches in ((10, 16, 8, 9), (1, 1, 1, 1), (100, 64, 8, 3), (0, 5, 5, 5)):
+        rows, cols, group = accumulated_shape(room, tiles, panels, batches)
+        assert 1 <= rows <= tiles and 1 <= cols <= panels and 1 <= group <= batches
+        assert rows * cols * group <= max(1, room)

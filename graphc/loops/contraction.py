@@ -17,7 +17,7 @@ whose strides walk it, or an `Epilogue` that stores elsewhere.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.loops.blocks import bind, branch, opaque
@@ -104,7 +104,7 @@ class _Emitter:
 
     def emit(self) -> None:
         """The scratch panels, the rectangle of the chunk, then the loop over its batch elements."""
-        b, s = self.builder, self.schedule
+        s = self.schedule
         self._declare_scratch()
         chunk: Size = Dim.symbol("chunk")
         if s.by_rows:
@@ -118,17 +118,31 @@ class _Emitter:
         self.rows = self._share(
             row_chunk, *((s.rows, self._tile_count()) if s.rows_known else (s.rows * (s.height + 1), self.problem.m))
         )
-        if not self.problem.batch:
-            self._matrix(())
+        if s.blocks_first:
+            with self._blocks() as block, self._matrices(chunk):
+                self._block(block)
             return
-        share = self._share(chunk, s.group, s.batches)
-        with b.loop("batch", share.start, share.stop) as element:
-            where: list[Size] = []
-            rest: Size = element
-            for extent in reversed(self.problem.batch):
-                digit, rest = self._digit(rest, extent)
-                where.insert(0, digit)
-            self._matrix(tuple(where))
+        with self._matrices(chunk), self._blocks() as block:
+            self._block(block)
+
+    @contextlib.contextmanager
+    def _matrices(self, chunk: Size) -> Iterator[None]:
+        """The loop over the batch elements of the chunk: where each lies."""
+        b, s, problem = self.builder, self.schedule, self.problem
+        self.element: Size = 0
+        where: list[Size] = []
+        with contextlib.ExitStack() as stack:
+            if problem.batch:
+                share = self._share(chunk, s.group, s.batches)
+                rest: Size = stack.enter_context(b.loop("batch", share.start, share.stop))
+                self.element = rest - share.start
+                for extent in reversed(problem.batch):
+                    digit, rest = self._digit(rest, extent)
+                    where.insert(0, digit)
+            self.where = tuple(where)
+            self.a_base = problem.a.offset + _dot(where, problem.a.batch)
+            self.b_base = problem.b.offset + _dot(where, problem.b.batch)
+            yield
 
     def _declare_scratch(self) -> None:
         s, dtype, b = self.schedule, self.problem.dtype, self.builder
@@ -148,7 +162,8 @@ class _Emitter:
             b.emit(Scratch(self.a_panel, dtype, length * self.packed_rows))
         if s.blocked:
             self.partial = b.fresh("partial")
-            b.emit(Scratch(self.partial, dtype, (s.rows * (s.height + 1) + SHORT) * s.cols * s.width))
+            self.partial_size = (s.rows * (s.height + 1) + SHORT) * s.cols * s.width
+            b.emit(Scratch(self.partial, dtype, self.partial_size * (s.group if s.blocks_first else 1)))
         self.panel_size = length * s.width
         self.stage = ""
         if epilogue_length(b, self.epilogue, dtype, len(self.problem.batch)) > LONG_EPILOGUE:
@@ -178,15 +193,14 @@ class _Emitter:
         assert isinstance(self.problem.m, int)
         return (self.problem.m - self.schedule.tall) // self.schedule.height
 
-    # one matrix
+    # blocks
 
-    def _matrix(self, where: tuple[Size, ...]) -> None:
+    @contextlib.contextmanager
+    def _blocks(self) -> Iterator[_Block]:
+        """The loops over the blocks of steps."""
         b, s, problem = self.builder, self.schedule, self.problem
-        self.where = where
-        self.a_base = problem.a.offset + _dot(where, problem.a.batch)
-        self.b_base = problem.b.offset + _dot(where, problem.b.batch)
         if not s.blocked:
-            self._block(_Block(0, 0, problem.k, None, None))
+            yield _Block(0, 0, problem.k, None, None)
             return
         loops = problem.outer[: s.split]
         count = product(loop.extent for loop in loops)
@@ -210,7 +224,7 @@ class _Emitter:
                 last = ends if last is None else b.and_(last, ends)
                 in_a, in_b = in_a + begin * problem.a.col, in_b + begin * problem.b.row
                 length = bind(b, "length", minimum(length - begin, s.block))
-            self._block(_Block(in_a, in_b, length, first, last))
+            yield _Block(in_a, in_b, length, first, last)
 
     def _block(self, block: _Block) -> None:
         """One block of steps: pack B, then all tiles."""
@@ -312,6 +326,8 @@ class _Emitter:
             origin = self._tile_start(self.rows.start) if s.rows_known else self.rows.start
             stride = s.cols * s.width
             place = (row - origin) * stride + col - self.cols.start * s.width
+            if s.blocks_first:
+                place = place + self.element * self.partial_size
             partial = Partial(self.partial, place, stride, block.first, block.last)
         unroll = s.unroll if limit is None else 1  # short tiles are few: keep their code short
         emit_tile(b, tile, block.length, unroll, partial, self.epilogue)

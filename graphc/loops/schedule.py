@@ -106,6 +106,7 @@ class Schedule:
     by_rows: bool  # whether chunks with neighbouring numbers share rows of A, else columns of B
     batches: Size
     group: int  # batch elements of a chunk
+    blocks_first: bool  # whether the blocks run around the batch elements, so that all of those read a block from L2
 
     @property
     def width(self) -> int:
@@ -133,8 +134,14 @@ def plan(problem: Problem, target: Target) -> Schedule:
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
+    batches = product(problem.batch)
     rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked else ANY)
+    blocks_first = split > 0 and isinstance(tiles, int) and isinstance(panels, int) and isinstance(batches, int)
+    if blocks_first:
+        rows, cols, group = accumulated_shape(
+            target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize), tiles, panels, batches
+        )
     if thin:
         cols = max(cols, ceildiv_int(THIN_COLS, vectors * lanes))
     if isinstance(panels, int):
@@ -142,10 +149,10 @@ def plan(problem: Problem, target: Target) -> Schedule:
     rows_known = isinstance(problem.m, int)
     by_rows = known(problem.m, GUESS) > known(problem.n, GUESS)  # the next chunk finds what the two share in the cache
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
-    batches = product(problem.batch)
     return Schedule(
         lanes, vectors, height, tall, rows_known, masked, block, blocked, split, cut, unroll, pack_a, pack_b,
         target.masked_memory, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
+        blocks_first,
     )  # fmt: skip
 
 
@@ -268,6 +275,18 @@ def chunk_shape(
         rows = ceildiv_int(tile_count, wanted)
         cols = ceildiv_int(panel_count, ceildiv_int(wanted, ceildiv_int(tile_count, rows)))
     return rows, cols, group
+
+
+def accumulated_shape(room: int, tiles: Size, panels: Size, batches: Size) -> tuple[int, int, int]:
+    """(tiles, panels, batch elements) of a chunk that adds up blocks of a long nest, with room for so many tiles.
+
+    Each chunk reads both operands once, so there are only as many as two threads need, or as what they add up needs.
+    """
+    tiles, panels, batches = (max(1, known(size, 1)) for size in (tiles, panels, batches))
+    rows = min(tiles, max(1, room))
+    half = 2 if panels == 1 else 1
+    group = min(ceildiv_int(batches, half), max(1, room // rows))
+    return rows, min(ceildiv_int(panels, 2), max(1, room // (rows * group))), group
 
 
 def known(size: Size, otherwise: int) -> int:
