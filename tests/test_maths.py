@@ -55,13 +55,13 @@ BOUNDS = {
     ("sigmoid", float32): (0.51, 0.51), ("sigmoid", float64): (1.45, 1.6),
     ("asin", float32): (0.51, 0.51), ("asin", float64): (0.65, 0.65),
     ("acos", float32): (0.51, 0.51), ("acos", float64): (0.65, 0.65),
-    ("atan", float32): (0.51, 0.51), ("atan", float64): (1.7, 1.7),
-    ("atan2", float32): (0.52, 0.52), ("atan2", float64): (1.8, 1.8),
+    ("atan", float32): (0.51, 0.51), ("atan", float64): (1.85, 1.85),
+    ("atan2", float32): (0.52, 0.52), ("atan2", float64): (1.85, 1.85),
     ("sinh", float32): (0.51, 0.51), ("sinh", float64): (1.6, 1.8),
     ("cosh", float32): (0.51, 0.51), ("cosh", float64): (1.4, 1.6),
     ("asinh", float32): (0.51, 0.51), ("asinh", float64): (1.6, 1.6),
-    ("acosh", float32): (0.51, 0.51), ("acosh", float64): (1.85, 1.85),
-    ("atanh", float32): (0.51, 0.51), ("atanh", float64): (1.7, 1.7),
+    ("acosh", float32): (0.51, 0.51), ("acosh", float64): (1.9, 1.9),
+    ("atanh", float32): (0.51, 0.51), ("atanh", float64): (1.8, 1.8),
 }  # fmt: skip
 
 

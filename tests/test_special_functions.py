@@ -113,3 +113,17 @@ def test_the_bodies_of_these_ops_are_single_functions() -> None:
     for name in ("sin", "erf", "rsqrt", "sigmoid"):
         assert f" {name}(" in graphc.function([x], getattr(ops, name)(x)).ir("loops")
     assert OPS["power"].ulp["float64"] == 2
+
+
+def test_large_arguments_in_epilogues_and_rows() -> None:
+    """The branch to the table of 2/pi stands inside unrolled tiles, masked tails and reductions alike."""
+    x, w = placeholder("x", ("n", 5), "float32"), placeholder("w", (5, 19), "float32")
+    rng = np.random.default_rng(2)
+    a, b = (rng.normal(0, 1e4, shape).astype(np.float32) for shape in ((13, 5), (5, 19)))
+    product = x @ w
+    outputs = [product, ops.cos(product), ops.sin(x * 1e20).sum(1), ops.tan(x[:1, :1])]
+    found, cosine, rows, scalar = graphc.function([x, w], outputs)(a, b)
+    np.testing.assert_allclose(cosine, np.cos(found.astype(np.float64)), rtol=0, atol=6e-8)
+    exact = np.sin((a * np.float32(1e20)).astype(np.float64)).sum(1)
+    np.testing.assert_allclose(rows, exact, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scalar, np.tan(a[:1, :1].astype(np.float64)), rtol=1e-7)
