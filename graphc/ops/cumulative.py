@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.build import Tensor, apply, install
+from graphc.build import Tensor, apply
 from graphc.errors import ArgumentError, ShapeError
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.arithmetic import maximum
@@ -146,7 +146,6 @@ def _scan(
 
     scan.__name__ = scan.__qualname__ = name
     scan.__doc__ = f"{op.doc}\n\nOver the flattened array for axis None; from the end with `reverse`."
-    install(**{name: scan})
     return scan
 
 

@@ -230,7 +230,10 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
 
 
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """Axes `source` moved to the positions `destination`; the others keep their order."""
+    """Axes `source` moved to the positions `destination`; the others keep their order.
+
+    `moveaxis(f32[2,3,4], 0, -1)` is f32[3,4,2].
+    """
     tensor = as_tensor(x)
     pairs = [[a] if isinstance(a, int) else list(a) for a in (source, destination)]
     given, wanted = ([normalized_axis("moveaxis", a, tensor.ndim, tensor) for a in axes] for axes in pairs)

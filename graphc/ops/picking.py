@@ -178,4 +178,4 @@ def _flat(indices: list[Tensor], sizes: Sequence[Size]) -> Tensor:
     return where(inside, flat, -1)
 
 
-install(getitem=getitem, take=take)
+install(getitem=getitem)

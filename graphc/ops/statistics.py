@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import math
 
-from graphc.build import Tensor, install, signature
+from graphc.build import Tensor, signature
 from graphc.errors import ShapeError, fail
 from graphc.ops.arithmetic import abs, maximum, square, subtract
 from graphc.ops.comparison import not_equal
@@ -87,6 +87,3 @@ def diff(x: TensorLike, n: int = 1, axis: int = -1) -> Tensor:
         high, low = getitem(tensor, (*before, slice(1, None))), getitem(tensor, (*before, slice(None, -1)))
         tensor = (not_equal if tensor.dtype is bool_ else subtract)(high, low)
     return tensor
-
-
-install(var=var, std=std)
