@@ -192,7 +192,8 @@ def test_square_rows_are_not_columns() -> None:
     assert len(kernels(agrees(frozen([x], [right]), {}))) == 1
     assert len(kernels(agrees(frozen([x], [wrong]), {}))) == 2
     named = placeholder("x", ("n", "n"))
-    assert len(kernels(agrees(frozen([named], [named - ops.exp(named.sum(0))]), {"n": 4}))) == 1
+    with config(disable="split_columns"):  # it would make a kernel for each of the two stages
+        assert len(kernels(agrees(frozen([named], [named - ops.exp(named.sum(0))]), {"n": 4}))) == 1
     assert len(kernels(agrees(frozen([named], [named * named.sum(1)]), {"n": 4}))) == 2
 
 
