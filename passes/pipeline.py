@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphc.graph import Graph
 from graphc.observe import Observer
+from graphc.passes.crop_products import crop_products
 from graphc.passes.expand_products import expand_products
 from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fuse import fuse, separate
@@ -20,6 +21,7 @@ from graphc.stabilize import stabilize
 # fmt: off
 PASSES: tuple[Pass, ...] = (
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
+    Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),
     Pass("expand_products", expand_products, "products with rows or columns only are sums, which rows do best"),
     Pass("simplify", simplify, "gradients leave negations, cuts and casts behind; scalars come out of broadcasts"),
     Pass("fold_constants", fold_constants, "what depends on no input is computed once, here"),

@@ -14,6 +14,7 @@ from graphc.build import Tensor, placeholder
 from graphc.errors import ArgumentError, GraphcError, ShapeError
 from graphc.graph import Graph
 from graphc.nn import functional as F
+from graphc.passes.crop_products import crop_products
 from graphc.passes.expand_products import expand_products
 
 NHWC, HWIO = (0, 2, 3, 1), (2, 3, 1, 0)
@@ -314,3 +315,21 @@ def test_products_of_two_sides_stay() -> None:
     results = [F.conv2d(x, w, layout="NHWC"), m.T @ v]  # the columns of m lie far apart: their sums are lanes of a tile
     graph = Graph(tuple(t.ref for t in (x, w, m, v)), tuple(t.ref for t in results))
     assert {"contract", "matmul"} <= {node.op.name for node in expand_products(graph).order()}
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_padding_of_a_gradient_is_not_computed(layout: str, rng: np.random.Generator) -> None:
+    shape, weights = ((2, 3, 7, 6), (4, 3, 3, 3)) if layout == "NCHW" else ((2, 7, 6, 3), (3, 3, 3, 4))
+    x, w = placeholder("x", shape, "float64"), placeholder("w", weights, "float64")
+    y = F.conv2d(x, w, stride=2, padding=(1, 2), layout=layout)
+    (gx,) = graphc.grad((y * y).sum(), [x])
+    graph = Graph((x.ref, w.ref), (gx.ref, y[:, 1:, :2].ref))
+    cropped = crop_products(graph)
+    (product,) = [n for n in cropped.order() if n.op.name == "contract" and n.types[0] == gx.type]
+    assert cropped.outputs[0].node is product
+    assert cropped.outputs[1].node.op.name == "slice"  # of y, which the gradient reads too
+    arrays = {x.ref: rng.standard_normal(shape), w.ref: rng.standard_normal(weights)}
+    for found, wanted in zip(
+        interpret.evaluate(cropped.outputs, arrays), interpret.evaluate(graph.outputs, arrays), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)

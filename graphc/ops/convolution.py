@@ -23,7 +23,7 @@ from graphc.build import Tensor, apply
 from graphc.errors import ArgumentError, DTypeError, GradientError, ShapeError
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import Contraction
-from graphc.ops.movement import slice_op
+from graphc.ops.movement import slice_op, transpose
 from graphc.ops.operands import check_kind, tensors_of
 from graphc.ops.padding import unslice
 from graphc.ops.registry import register
@@ -153,6 +153,11 @@ def transposed(
 
     With the axes of a convolution's result for g and those of its weights for y, this is the transposed convolution.
     """
+    taps = [axis[1] for axis in into if len(axis) > 1]
+    if into and into[-1] in of_y and any(((tap, 1),) in of_y for tap, _ in taps):
+        # The flipped copy that is made below has the last axis of the result side by side, for vectors of columns.
+        order = sorted(range(len(of_y)), key=lambda position: of_y[position] == into[-1])
+        of_y, y = tuple(of_y[position] for position in order), transpose(y, order)
     out: list[Axis] = []
     for axis, size in zip(into, shape, strict=True):
         if len(axis) == 1 and axis[0][1] == 1:
