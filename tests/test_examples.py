@@ -131,7 +131,11 @@ def test_mnist_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
 
 
 def test_control_c_stops_the_training_with_one_line() -> None:
-    process = started("train_digits.py", "--epochs", "100000")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignored"
+    try:
+        process = started("train_digits.py", "--epochs", "100000")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stdout is not None and process.stdout.readline().startswith("1437 images")
     process.stdout.readline()  # the first epoch
     process.send_signal(signal.SIGINT)
