@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import hashlib
-import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,17 +57,15 @@ class Op:
 class Node:
     """One application of an op. Immutable; equal structure is the same object. Build with `make_node`."""
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "op", "serial", "types")
+    __slots__ = ("__weakref__", "attrs", "inputs", "op", "types")
 
     op: Op
     inputs: tuple[Value, ...]
     attrs: Attrs
     types: Types
-    serial: int  # order of creation: only for deterministic tie-breaking, never part of the identity
 
     def __init__(self, op: Op, inputs: tuple[Value, ...], attrs: Attrs, types: Types) -> None:
         self.op, self.inputs, self.attrs, self.types = op, inputs, attrs, types
-        self.serial = next(_serials)
 
     @property
     def outputs(self) -> tuple[Value, ...]:
@@ -95,7 +92,6 @@ class Value(NamedTuple):
         return self.node.op
 
 
-_serials = itertools.count()
 _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
 
 

@@ -1,7 +1,17 @@
-"""What all tests share: a seeded generator, and a failure for every NumPy warning that a test did not expect."""
+"""What all tests share: a seeded generator, and examples of hypothesis that are the same on every run.
 
+`HYPOTHESIS_PROFILE=explore` draws new examples instead.
+"""
+
+import os
+
+import hypothesis
 import numpy as np
 import pytest
+
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture

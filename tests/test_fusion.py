@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 import graphc.ops as ops
 from graphc.autodiff import grad
-from graphc.build import Parameter, Tensor, parameter, placeholder
+from graphc.build import parameter, placeholder
 from graphc.graph import Graph, Node
 from graphc.interpret import evaluate
 from graphc.nn import functional
@@ -20,30 +20,7 @@ from graphc.passes.fuse import fuse
 from graphc.passes.pipeline import optimize
 from graphc.settings import config
 from graphc.text import canonical_text, parse
-from graphc.verify import verify
-
-Updates = dict[Parameter, Tensor]
-
-
-def frozen(inputs: Sequence[Tensor], outputs: Sequence[Tensor], updates: Updates | None = None) -> Graph:
-    updates = updates or {}
-    values = (*(t.ref for t in outputs), *(t.ref for t in updates.values()))
-    return Graph(tuple(t.ref for t in inputs), values, tuple(t.ref for t in updates))
-
-
-def kernels(graph: Graph) -> list[Node]:
-    """The kernels in order, each checked: sources and kernels only, a shape for each, inner types right."""
-    verify(graph)
-    found = [node for node in graph.order() if node.op.name == "kernel"]
-    for node in graph.order():
-        assert node.op.name in ("kernel", "placeholder", "parameter", "constant"), node
-    for node in found:
-        kernel_shape(node.attrs["graph"])
-        assert [v.op.name for v in node.attrs["graph"].inputs] == ["placeholder"] * len(node.inputs)
-    results, new_values = graph.results, graph.outputs[len(graph.results) :]
-    assert len(set(results)) == len(results) and len(set(new_values)) == len(new_values)
-    assert all(v.op.name == "kernel" for v in graph.outputs)
-    return found
+from tests.fusion_checks import frozen, kernels
 
 
 def names(graph: Graph) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,38 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import graphc.ops as ops
-from graphc.build import Parameter, Tensor, placeholder
+from graphc.build import Tensor, placeholder
 from graphc.errors import InternalError
-from graphc.graph import Graph, Node
+from graphc.graph import Graph
 from graphc.interpret import evaluate
 from graphc.nn import functional
 from graphc.passes.domain import kernel_shape
 from graphc.passes.pipeline import optimize
 from graphc.settings import config
-from graphc.verify import verify
-
-Updates = dict[Parameter, Tensor]
-
-
-def frozen(inputs: Sequence[Tensor], outputs: Sequence[Tensor], updates: Updates | None = None) -> Graph:
-    updates = updates or {}
-    values = (*(t.ref for t in outputs), *(t.ref for t in updates.values()))
-    return Graph(tuple(t.ref for t in inputs), values, tuple(t.ref for t in updates))
-
-
-def kernels(graph: Graph) -> list[Node]:
-    """The kernels in order, each checked: sources and kernels only, a shape for each, inner types right."""
-    verify(graph)
-    found = [node for node in graph.order() if node.op.name == "kernel"]
-    for node in graph.order():
-        assert node.op.name in ("kernel", "placeholder", "parameter", "constant"), node
-    for node in found:
-        kernel_shape(node.attrs["graph"])
-        assert [v.op.name for v in node.attrs["graph"].inputs] == ["placeholder"] * len(node.inputs)
-    results, new_values = graph.results, graph.outputs[len(graph.results) :]
-    assert len(set(results)) == len(results) and len(set(new_values)) == len(new_values)
-    assert all(v.op.name == "kernel" for v in graph.outputs)
-    return found
+from tests.fusion_checks import frozen, kernels
 
 
 def test_a_graph_of_no_shape_is_a_bug() -> None:

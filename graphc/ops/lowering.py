@@ -178,18 +178,3 @@ class ScatterInto(ScatterAdd):
     """
 
     combine: Callable[[DType], str | None]
-
-
-Lowering = (
-    Elementwise
-    | Movement
-    | Concat
-    | IndexValue
-    | Reduction
-    | Scan
-    | Sort
-    | ArgReduction
-    | Contraction
-    | Gather
-    | ScatterAdd
-)
