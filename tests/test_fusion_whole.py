@@ -132,7 +132,7 @@ def _applied(op: int, a: Tensor, b: Tensor) -> Tensor:
 @given(STEPS, st.lists(st.integers(0, 10), min_size=1, max_size=3), st.sampled_from([0, 1, 3]), st.booleans())
 def test_random_graphs_to_the_bit(steps: list[tuple[int, int, int]], outputs: list[int], n: int, fused: bool) -> None:
     graph = random_graph(steps, outputs)
-    with config(verify=True, disable="" if fused else "fuse"):
+    with config(verify=True, stabilize=False, disable="" if fused else "fuse"):  # the table changes bits on purpose
         result = optimize(graph)
     kernels(result)
     rng = np.random.default_rng(len(steps))
