@@ -15,13 +15,25 @@ from graphc import ops
 from graphc.build import Tensor, fail, signature
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.graph import describe, shown
+from graphc.nn.adaptive import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    global_avg_pool2d,
+    global_max_pool2d,
+)
 from graphc.nn.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
-from graphc.nn.pooling import adaptive_avg_pool2d, avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
+from graphc.nn.interpolation import interpolate
+from graphc.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops import relu, sigmoid, softplus, tanh
 from graphc.types import Size
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
     "avg_pool1d",
     "avg_pool2d",
     "binary_cross_entropy_with_logits",
@@ -32,6 +44,9 @@ __all__ = [
     "cross_entropy",
     "embedding",
     "gelu",
+    "global_avg_pool2d",
+    "global_max_pool2d",
+    "interpolate",
     "layer_norm",
     "log_softmax",
     "max_pool1d",

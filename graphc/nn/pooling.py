@@ -2,7 +2,7 @@
 
 A window is taken apart into its elements: each is a strided slice of the images, and maxima and sums of slices are
 elementwise. Wide windows go over one axis after the other. The gradient of a maximum goes to its first element, in
-row-major order. Enter at `max_pool2d` and `avg_pool2d`.
+row-major order. Enter at `max_pool2d` and `avg_pool2d`; adaptive and global pooling is in `graphc.nn.adaptive`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphc.build import Tensor, constant, fail, signature
+from graphc.build import Tensor, fail, signature
 from graphc.errors import ArgumentError, ShapeError
 from graphc.nn.convolution import Pair, channels_last, numbers, spatial
 from graphc.ops.comparison import greater, isnan
@@ -19,7 +19,6 @@ from graphc.ops.operands import TensorLike, as_tensor, converted, floating
 from graphc.ops.padding import pad
 from graphc.ops.selection import where
 from graphc.ops.sources import ones
-from graphc.ops.subscripts import einsum
 from graphc.types import Size, floordiv
 
 FEW = 9  # elements of a window that are taken at once; wider windows go axis by axis
@@ -59,40 +58,6 @@ def avg_pool1d(
 ) -> Tensor:  # fmt: skip
     """`avg_pool2d` over one axis."""
     return _avg_pool("avg_pool1d", 1, x, kernel_size, stride, padding, count_include_pad, layout)
-
-
-def adaptive_avg_pool2d(x: TensorLike, output_size: Pair, *, layout: str = "NCHW") -> Tensor:
-    """Means of `output_size` windows that cover height and width evenly; 1 is global pooling.
-
-    Window i of n over a side of s goes from floor(i*s/n) to ceil((i + 1)*s/n). A side that is not known takes 1 only.
-    """
-    name = "adaptive_avg_pool2d"
-    last = channels_last(name, 2, layout)
-    image = _image(name, 2, x)
-    counts = numbers(name, "output_size", output_size, 2, 1)
-    sides = spatial(2, last)
-    if all(count == 1 for count in counts):
-        return image.mean(axis=tuple(sides), keepdims=True)
-    letters = "nhwc" if last else "nchw"
-    for side, count in zip(sides, counts, strict=True):
-        means = constant(_means(name, image, side, count))
-        letter = letters[side]
-        image = einsum(f"{letters},i{letter}->{letters.replace(letter, 'i')}", image, means.astype(image.dtype))
-    return image
-
-
-def _means(name: str, image: Tensor, side: int, count: int) -> np.ndarray:
-    """The matrix that takes the mean of each window."""
-    size = image.shape[side]
-    if not isinstance(size, int):
-        fail(
-            ShapeError, f"{name}: axis {side} is of a size that is not known: {signature(image)}", "output_size=1 works"
-        )
-    matrix = np.zeros((count, size))
-    for i in range(count):
-        start, stop = i * size // count, -(-(i + 1) * size // count)
-        matrix[i, start:stop] = 1 / (stop - start)
-    return matrix
 
 
 def _max_pool(
