@@ -49,6 +49,9 @@ class Op:
     unique: bool = False  # every node is an object of its own (placeholders, parameters)
     exempt: Mapping[str, str] = field(default_factory=dict)  # test family -> the written reason to skip it
     ulp: Mapping[str, float] = field(default_factory=dict)  # dtype name -> allowed distance from the reference, else 0
+    formula: str = ""  # for the reference page: what the result is, in algebra
+    nan: str = ""  # what becomes of NaN, where the sentence of its lowering kind (`graphc.ops.registry`) is not true
+    example: str = ""  # an expression over `graphc` for the reference page; elementwise ops have one made for them
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

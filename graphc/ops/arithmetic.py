@@ -55,6 +55,7 @@ add = binary_function(
             lambda node, g: (g[0], g[0]),
             _either("or_", "add"),
             lambda: binary(ALL),
+            formula="x + y",
         )
     )
 )
@@ -69,6 +70,7 @@ subtract = binary_function(
             lambda node, g: (g[0], -g[0]),
             Elementwise(lambda h, attrs, x, y: h.sub(x, y)),
             lambda: binary(NUMBERS),
+            formula="x - y",
         )
     )
 )
@@ -89,6 +91,7 @@ multiply = binary_function(
             _multiply_gradient,
             _either("and_", "mul"),
             lambda: binary(ALL),
+            formula="x * y",
         )
     )
 )
@@ -110,6 +113,7 @@ divide = binary_function(
             _divide_gradient,
             Elementwise(lambda h, attrs, x, y: h.div(x, y)),
             lambda: binary(),
+            formula="x / y",
         )
     ),
     lambda dtype: dtype if dtype.is_float else float64,
@@ -125,6 +129,7 @@ negative = unary_function(
             lambda node, g: (-g[0],),
             Elementwise(lambda h, attrs, x: h.neg(x)),
             lambda: unary(NUMBERS),
+            formula="-x",
         )
     )
 )
@@ -148,6 +153,7 @@ abs = unary_function(
             _abs_gradient,
             Elementwise(_abs_body),
             lambda: unary(ALL),
+            formula="|x|",
         )
     )
 )
@@ -172,6 +178,7 @@ sign: Callable[[TensorLike], Tensor] = unary_function(
             lambda node, g: (zeros_like(g[0]),),
             Elementwise(_sign_body),
             lambda: unary(NUMBERS),
+            formula="-1 if x < 0, 0 if x = 0, 1 if x > 0",
         )
     )
 )
@@ -198,6 +205,7 @@ maximum = binary_function(
             _extremum_gradient(lambda x, y: x < y),
             _either("or_", "maximum"),
             lambda: binary(ALL),
+            formula="x if x > y else y",
         )
     )
 )
@@ -212,6 +220,7 @@ minimum = binary_function(
             _extremum_gradient(lambda x, y: x > y),
             _either("and_", "minimum"),
             lambda: binary(ALL),
+            formula="x if x < y else y",
         )
     )
 )
@@ -227,6 +236,7 @@ def _rounding(name: str, doc: str, function: Any, body: Callable[[Any, Any], Any
             lambda node, g: (zeros_like(g[0]),),
             Elementwise(lambda h, attrs, x: body(h, x)),
             lambda: unary(domain=(0.1, 0.9)),
+            formula=f"{name}(x)",
         )
     )
     of_floats = unary_function(op, floating)
@@ -327,6 +337,7 @@ floor_divide = binary_function(
             lambda node, g: (zeros_like(g[0]), zeros_like(g[0])),
             Elementwise(lambda h, attrs, x, y: _divmod(h, x, y)[0]),
             lambda: binary(NUMBERS),
+            formula="floor(x / y)",
         )
     )
 )
@@ -347,6 +358,7 @@ remainder = binary_function(
             _remainder_gradient,
             Elementwise(lambda h, attrs, x, y: _divmod(h, x, y)[1]),
             lambda: binary(NUMBERS),
+            formula="x - y * floor(x / y)",
         )
     )
 )

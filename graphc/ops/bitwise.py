@@ -51,6 +51,8 @@ def _bits(name: str, doc: str, body: Callable[..., Any], function: Any, counts: 
             lowering=Elementwise(lambda h, attrs, *operands: body(h, *operands)),
             samples=lambda: _samples(arity, counts),
             exempt=_EXEMPT,
+            formula=doc.split(":")[0],
+            nan="There is none among integers.",
         )
     )
 

@@ -64,6 +64,8 @@ def _comparison(name: str, doc: str, how: str) -> Callable[[TensorLike, TensorLi
             lowering=Elementwise(body),
             samples=_samples,
             exempt=_BOOLEAN,
+            formula=doc.split(";")[0],
+            nan=f"{doc.split('; ')[1].capitalize()}",
         )
     )
     plain = binary_function(op)
@@ -106,6 +108,8 @@ _isnan_of_floats = unary_function(
             lowering=Elementwise(lambda h, attrs, x: h.ne(x, x)),
             samples=unary,
             exempt=_BOOLEAN,
+            formula="x != x",
+            nan="True for NaN.",
         )
     )
 )

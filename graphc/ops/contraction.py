@@ -63,6 +63,8 @@ _op = register(
         _matmul_gradient,
         Contraction(_labels),
         _samples,
+        formula="result[..., m, n] = sum over k of x[..., m, k] * y[..., k, n]",
+        example="graphc.matmul([[1.0, 2.0], [3.0, 4.0]], [[1.0], [10.0]])",
     )
 )
 

@@ -242,6 +242,8 @@ _op = register(
         _gradient,
         Contraction(_labels),
         _samples,
+        formula="result[out] = sum over the other labels of x[...] * y[...]",
+        example="graphc.einsum('ij,kj->ik', [[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]])",
     )
 )
 

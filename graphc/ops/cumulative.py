@@ -120,6 +120,7 @@ def _extremum_gradient(node: Node, g: Sequence[Any]) -> Gradients:
 def _scan(
     name: str,
     doc: str,
+    formula: str,
     function: np.ufunc,
     dtype: Callable[[DType], DType],
     lowering: Scan,
@@ -135,6 +136,8 @@ def _scan(
             gradient,
             lowering,
             _samples(**how),
+            formula=formula,
+            example=f"graphc.{name}([1.0, 3.0, 2.0])",
         )
     )
 
@@ -165,6 +168,7 @@ cumsum = _scan(
     "cumsum",
     "the sum of the elements up to each. Small integers and bools are summed as 64-bit integers."
     " `cumsum([1, 2, 3])` is [1, 3, 6].",
+    "result[i] = x[0] + ... + x[i]",
     np.add,
     _accumulated,
     Scan(lambda dtype: -0.0 if dtype.is_float else 0, lambda h, a, x: h.add(a, x)),
@@ -174,6 +178,7 @@ cumprod = _scan(
     "cumprod",
     "the product of the elements up to each. Small integers and bools are multiplied as 64-bit integers. Second"
     " derivatives at zeros of the operand are incomplete. `cumprod([1, 2, 3])` is [1, 2, 6].",
+    "result[i] = x[0] * ... * x[i]",
     np.multiply,
     _accumulated,
     Scan(lambda dtype: 1, lambda h, a, x: h.mul(a, x)),
@@ -184,6 +189,7 @@ cummax = _scan(
     "cummax",
     "the largest element up to each, nan from the first nan on; of equal ones the latest gets the cotangent."
     " `cummax([1, 3, 2])` is [1, 3, 3].",
+    "result[i] = max(x[0], ..., x[i])",
     np.maximum,
     _same,
     Scan(_lowest, _or_number("or_", "maximum")),
@@ -193,6 +199,7 @@ cummin = _scan(
     "cummin",
     "the smallest element up to each, nan from the first nan on; of equal ones the latest gets the cotangent."
     " `cummin([3, 1, 2])` is [3, 1, 1].",
+    "result[i] = min(x[0], ..., x[i])",
     np.minimum,
     _same,
     Scan(_highest, _or_number("and_", "minimum")),

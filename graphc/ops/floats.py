@@ -51,6 +51,8 @@ copysign = binary_function(
             _copysign_gradient,
             Elementwise(lambda h, attrs, x, y: h.copysign(x, y)),
             lambda: binary(),
+            formula="|x| if y >= 0 else -|x|",
+            nan="NaN stays NaN in x; of a NaN in y, the sign counts.",
         )
     ),
     floating,

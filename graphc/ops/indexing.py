@@ -98,6 +98,8 @@ _take_op = register(
         _take_gradient,
         Gather(),
         _take_samples,
+        formula="result[i] = x[i with i[axis] = indices[i]]",
+        example="graphc.take_along_axis([[10, 20, 30]], [[2, 0]], axis=1)",
     )
 )
 
@@ -170,6 +172,8 @@ _scatter_op = register(
         _scatter_gradient,
         ScatterAdd(),
         _scatter_samples,
+        formula="result = 0; result[i with i[axis] = indices[i]] += updates[i]",
+        example="graphc.scatter_add_along_axis(graphc.constant([0, 2, 0]), graphc.constant([1.0, 2.0, 3.0]), 0, 3)",
     )
 )
 

@@ -89,6 +89,8 @@ _concat_op = register(
         _concat_gradient,
         Concat(),
         _concat_samples,
+        formula="result = x, then y, ... along axis",
+        example="graphc.concat([[1, 2], [3]])",
     )
 )
 

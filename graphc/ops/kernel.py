@@ -26,6 +26,8 @@ register(
             "gradient": "it is made after differentiation",
             "lowering": "the loop level lowers the nodes of its graph",
             "samples": "fusion makes it: the tests of fusion run it",
+            "example": "only fusion makes it",
         },
+        formula="the outputs of graph",
     )
 )

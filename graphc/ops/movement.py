@@ -96,6 +96,8 @@ _reshape_op = register(
             ((_B, 2, 3), {"shape": (_B, 6)}),
             ((_B, 4), {"shape": (_B * 2, 2)}),
         ),
+        formula="result.flat[i] = x.flat[i]",
+        example="graphc.reshape([[1, 2, 3], [4, 5, 6]], (3, -1))",
     )
 )
 
@@ -170,6 +172,8 @@ _transpose_op = register(
             ((1, 1), {"axes": (1, 0)}),
             ((_B, 3), {"axes": (1, 0)}),
         ),
+        formula="result[i[axes[0]], i[axes[1]], ...] = x[i[0], i[1], ...]",
+        example="graphc.transpose([[1, 2, 3], [4, 5, 6]])",
     )
 )
 
@@ -247,6 +251,8 @@ _broadcast_op = register(
             ((1,), {"shape": (1, 1)}),
             ((_B, 1), {"shape": (_B, 2)}),
         ),
+        formula="result[..., i] = x[i], with index 0 along axes of size 1",
+        example="graphc.broadcast_to([1, 2], (3, 2))",
     )
 )
 
@@ -325,6 +331,8 @@ slice_op = register(
             ((1,), _slices((0, 1, 1))),
             ((_B, 3), _slices((0, _B - 1, 1), (1, 3, 1))),
         ),
+        formula="result[i] = x[starts + i * steps]",
+        example="graphc.constant([0, 1, 2, 3, 4, 5])[4:0:-2]",
     )
 )
 

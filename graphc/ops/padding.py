@@ -122,6 +122,8 @@ unslice_op = register(
         _unslice_gradient,
         Movement(_unslice_source, _unslice_inside),
         _unslice_samples,
+        formula="result[starts + i * steps] = x[i], 0 elsewhere",
+        example="graphc.pad([1.0, 2.0], ((1, 2),))",
     )
 )
 

@@ -160,6 +160,8 @@ register(
         _sum_gradient,
         Reduction(lambda dtype: 0, lambda h, a, x: h.add(a, x)),
         _samples(ALL),
+        formula="sum of x over the axes",
+        example="graphc.sum([[1.0, 2.0], [3.0, 4.0]], axis=0)",
     )
 )
 register(
@@ -172,6 +174,8 @@ register(
         _prod_gradient,
         Reduction(lambda dtype: 1, lambda h, a, x: h.mul(a, x)),
         _samples(ALL, domain=(0.8, 1.25)),
+        formula="product of x over the axes",
+        example="graphc.prod([[1.0, 2.0], [3.0, 4.0]], axis=0)",
     )
 )
 register(
@@ -184,6 +188,8 @@ register(
         _extremum_gradient,
         Reduction(lambda dtype: _lowest(dtype.numpy), _or_number("or_", "maximum")),
         _samples(ALL, empty=False),
+        formula="largest x over the axes",
+        example="graphc.max([[1.0, 5.0], [3.0, 4.0]], axis=1)",
     )
 )
 register(
@@ -196,6 +202,8 @@ register(
         _extremum_gradient,
         Reduction(lambda dtype: _highest(dtype.numpy), _or_number("and_", "minimum")),
         _samples(ALL, empty=False),
+        formula="smallest x over the axes",
+        example="graphc.min([[1.0, 5.0], [3.0, 4.0]], axis=1)",
     )
 )
 register(
@@ -207,6 +215,9 @@ register(
         lowering=Reduction(lambda dtype: False, lambda h, a, x: h.or_(a, x)),
         samples=_samples(ALL),
         exempt={"gradient": "the result is boolean"},
+        formula="x[0] or x[1] or ... over the axes",
+        nan="NaN counts as true.",
+        example="graphc.any([[True, False], [False, False]], axis=1)",
     )
 )
 register(
@@ -218,6 +229,9 @@ register(
         lowering=Reduction(lambda dtype: True, lambda h, a, x: h.and_(a, x)),
         samples=_samples(ALL),
         exempt={"gradient": "the result is boolean"},
+        formula="x[0] and x[1] and ... over the axes",
+        nan="NaN counts as true.",
+        example="graphc.all([[True, True], [True, False]], axis=1)",
     )
 )
 
@@ -274,6 +288,8 @@ for _name, _function, _how in (("argmax", np.argmax, "gt"), ("argmin", np.argmin
             lowering=ArgReduction(_better(_how)),
             samples=_arg_samples,
             exempt={"gradient": "the result is a position"},
+            formula=f"the first i with x[i] = {_name[3:]}(x) along axis",
+            example=f"graphc.{_name}([[3.0, 1.0, 2.0], [1.0, 1.0, 5.0]], axis=1)",
         )
     )
 

@@ -71,6 +71,9 @@ _where_op = register(
         _where_gradient,
         Elementwise(lambda h, attrs, condition, x, y: h.select(condition, x, y)),
         _where_samples,
+        formula="x where condition, else y",
+        nan="NaN of the branch that is taken stays, of the other it is dropped.",
+        example="graphc.where([True, False], [1.0, 2.0], [3.0, 4.0])",
     )
 )
 
@@ -126,6 +129,9 @@ _cast_op = register(
         _cast_gradient,
         Elementwise(_cast_body),
         _cast_samples,
+        formula="x in another dtype",
+        nan="NaN stays NaN in another float dtype, is True as a bool, and unspecified as an integer.",
+        example="graphc.astype([0.0, 1.9, -1.9], 'int32')",
     )
 )
 
@@ -146,6 +152,7 @@ stop_gradient = unary_function(
             lambda node, g: (None,),
             Elementwise(lambda h, attrs, x: x),
             lambda: [Sample(s.operands, s.attrs, s.dtypes, smooth=False) for s in unary(ALL)],
+            formula="x",
         )
     )
 )
@@ -161,6 +168,8 @@ def _logical(name: str, doc: str, function: Any, body: Callable[..., Any]) -> Ca
             lowering=Elementwise(lambda h, attrs, *operands: body(h, *operands)),
             samples=lambda: (unary if function.nin == 1 else binary)((bool_,)),
             exempt=_BOOLEAN,
+            formula=doc[0].lower() + doc[1:-1],
+            nan="NaN counts as true.",
         )
     )
     return unary_function(op, to_bool) if function.nin == 1 else binary_function(op, to_bool)

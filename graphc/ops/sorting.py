@@ -76,6 +76,9 @@ _argsort_op = register(
         lowering=Sort(_before),
         samples=_samples,
         exempt={"gradient": "the result is positions"},
+        formula="x[result[0]] <= x[result[1]] <= ... along axis",
+        nan="NaN is the largest value: last, or first if descending.",
+        example="graphc.argsort([3.0, 1.0, 2.0])",
     )
 )
 

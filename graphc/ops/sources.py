@@ -33,7 +33,15 @@ def _declared(types: Types, attrs: Attrs) -> Types:
 
 
 placeholder = register(
-    Op("placeholder", "placeholder(name, type): an input of a function.", _declared, unique=True, exempt=_SOURCE)
+    Op(
+        "placeholder",
+        "placeholder(name, type): an input of a function.",
+        _declared,
+        unique=True,
+        exempt=_SOURCE,
+        formula="the argument of the call",
+        example="graphc.placeholder('x', (3,)) * 2",
+    )
 )
 parameter = register(
     Op(
@@ -42,6 +50,8 @@ parameter = register(
         _declared,
         unique=True,
         exempt=_SOURCE,
+        formula="its value at the start of the call",
+        example="graphc.parameter('w', [1.0, 2.0]) * 2",
     )
 )
 
@@ -58,6 +68,8 @@ register(
         _constant_type,
         reference=lambda arrays, attrs: (attrs["data"].array,),
         exempt={k: v for k, v in _SOURCE.items() if k != "reference"},
+        formula="data",
+        example="graphc.constant([1.5, 2.5])",
     )
 )
 
@@ -93,6 +105,8 @@ _iota_op = register(
         lowering=IndexValue(),
         samples=_iota_samples,
         exempt={"gradient": _NO_INPUT},
+        formula="result[i] = i[axis]",
+        example="graphc.iota((2, 3), 'int32', axis=1)",
     )
 )
 
@@ -104,6 +118,8 @@ register(
         lambda arrays, attrs: (np.asarray(attrs["size"], attrs["dtype"].numpy),),
         samples=lambda: [Sample((), {"size": 12, "dtype": d}, (d,)) for d in (*INTEGERS, *NUMBERS[-2:])],
         exempt={"gradient": _NO_INPUT, "lowering": "a size is an argument of every kernel: it is read, not computed"},
+        formula="size",
+        example="graphc.dim_value(12)",
     )
 )
 

@@ -19,4 +19,5 @@ erf = float_function(
     "The error function: 2 / sqrt(pi) times the integral of exp(-t**2) from 0 to x.",
     _erf,
     lambda g, x, y: g * (exp(-(x * x)) * (2 / math.sqrt(math.pi))),
+    formula="2 / sqrt(pi) * integral of e^(-t^2) for t in 0..x",
 )

@@ -52,6 +52,7 @@ def float_function(
     derivative: Callable[[Tensor, Tensor, Tensor], Tensor],
     body: Callable[[Any, Any], Any] | None = None,
     exact: bool = False,
+    formula: str = "",
     **domain: Any,
 ) -> Callable[[TensorLike], Tensor]:
     """Register an elementwise op of one float and give its public function.
@@ -68,6 +69,7 @@ def float_function(
         Elementwise(lambda h, attrs, x: body(h, x) if body else h.function(name, x)),
         lambda: unary(**domain),
         ulp={} if exact else ULP,
+        formula=formula,
     )
     return unary_function(register(op), floating)
 
@@ -78,29 +80,45 @@ sqrt = float_function(
     np.sqrt,
     lambda g, x, y: g * 0.5 / y,
     lambda h, x: h.sqrt(x),
+    formula="x^(1/2)",
     exact=True,
     positive=True,
 )
-exp = float_function("exp", "e to the power of x; inf above the range, 0 below.", np.exp, lambda g, x, y: g * y)
+exp = float_function(
+    "exp",
+    "e to the power of x; inf above the range, 0 below.",
+    np.exp,
+    lambda g, x, y: g * y,
+    formula="e^x",
+)
 expm1 = float_function(
     "expm1",
     "exp(x) - 1 without cancellation near 0.",
     np.expm1,
     lambda g, x, y: g * (y + 1),
+    formula="e^x - 1",
 )
 log = float_function(
     "log",
     "The natural logarithm; -inf at 0, nan below.",
     np.log,
     lambda g, x, y: g / x,
+    formula="ln x",
     positive=True,
 )
-exp2 = float_function("exp2", "2 to the power of x; exact for whole x.", np.exp2, lambda g, x, y: g * (y * math.log(2)))
+exp2 = float_function(
+    "exp2",
+    "2 to the power of x; exact for whole x.",
+    np.exp2,
+    lambda g, x, y: g * (y * math.log(2)),
+    formula="2^x",
+)
 log2 = float_function(
     "log2",
     "The logarithm to the base 2, exact for powers of 2; -inf at 0, nan below.",
     np.log2,
     lambda g, x, y: g / (x * math.log(2)),
+    formula="ln x / ln 2",
     positive=True,
 )
 log10 = float_function(
@@ -108,6 +126,7 @@ log10 = float_function(
     "The logarithm to the base 10; -inf at 0, nan below.",
     np.log10,
     lambda g, x, y: g / (x * math.log(10)),
+    formula="ln x / ln 10",
     positive=True,
 )
 rsqrt = float_function(
@@ -115,6 +134,7 @@ rsqrt = float_function(
     "1 / sqrt(x); inf at 0, -inf at -0, nan below.",
     lambda x: (1 / np.sqrt(x)).astype(x.dtype),
     lambda g, x, y: g * (y * -0.5 / x),
+    formula="x^(-1/2)",
     positive=True,
 )
 log1p = float_function(
@@ -122,6 +142,7 @@ log1p = float_function(
     "log(1 + x) without cancellation near 0; -inf at -1, nan below.",
     np.log1p,
     lambda g, x, y: g / (x + 1),
+    formula="ln(1 + x)",
     positive=True,
 )
 tanh = float_function(
@@ -129,6 +150,7 @@ tanh = float_function(
     "The hyperbolic tangent.",
     np.tanh,
     lambda g, x, y: g * (1 - y * y),
+    formula="(e^x - e^-x) / (e^x + e^-x)",
 )
 
 
@@ -142,6 +164,7 @@ sigmoid = float_function(
     "1 / (1 + exp(-x)), computed without overflow.",
     _sigmoid_reference,
     lambda g, x, y: g * (y * (1 - y)),
+    formula="1 / (1 + e^-x)",
 )
 
 
@@ -157,6 +180,7 @@ relu = float_function(
     lambda g, x, y: where(y <= 0, zeros_like(g), g),
     _relu_body,
     exact=True,
+    formula="max(x, 0)",
 )
 
 
@@ -170,6 +194,7 @@ softplus = float_function(
     lambda x: np.maximum(x, np.zeros((), x.dtype)) + np.log1p(np.exp(-np.abs(x))),
     lambda g, x, y: g * sigmoid(x),
     _softplus_body,
+    formula="ln(1 + e^x)",
 )
 
 
@@ -204,6 +229,8 @@ _power_op = register(
         Elementwise(lambda h, attrs, x, y: h.function("power", x, y)),
         _power_samples,
         ulp={"float32": 2.0, "float64": 2.0},
+        formula="x^y",
+        nan="NaN, except power(x, 0) = 1 and power(1, y) = 1 for every x and y.",
     )
 )
 

@@ -32,13 +32,14 @@ def _times_sinh(g: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return g * cast(Tensor, apply("sinh", x))
 
 
-cos = float_function("cos", "The cosine; nan for infinities.", np.cos, _minus_sine)
-sin = float_function("sin", "The sine; nan for infinities.", np.sin, lambda g, x, y: g * cos(x))
+cos = float_function("cos", "The cosine; nan for infinities.", np.cos, _minus_sine, formula="cos x")
+sin = float_function("sin", "The sine; nan for infinities.", np.sin, lambda g, x, y: g * cos(x), formula="sin x")
 tan = float_function(
     "tan",
     "The tangent; nan for infinities.",
     np.tan,
     lambda g, x, y: g * (y * y + 1),
+    formula="sin x / cos x",
     domain=(0.25, 1.25),
 )
 asin = float_function(
@@ -46,6 +47,7 @@ asin = float_function(
     "The arc sine, in -pi/2..pi/2; nan outside of -1..1.",
     np.arcsin,
     lambda g, x, y: g / sqrt((1 - x) * (1 + x)),
+    formula="the angle in -pi/2..pi/2 whose sine is x",
     domain=(0.1, 0.9),
 )
 acos = float_function(
@@ -53,21 +55,35 @@ acos = float_function(
     "The arc cosine, in 0..pi; nan outside of -1..1.",
     np.arccos,
     lambda g, x, y: -g / sqrt((1 - x) * (1 + x)),
+    formula="the angle in 0..pi whose cosine is x",
     domain=(0.1, 0.9),
 )
 atan = float_function(
-    "atan", "The arc tangent, in -pi/2..pi/2.", np.arctan, lambda g, x, y: g / (x * x + 1), domain=(0.1, 4.0)
+    "atan",
+    "The arc tangent, in -pi/2..pi/2.",
+    np.arctan,
+    lambda g, x, y: g / (x * x + 1),
+    formula="the angle in -pi/2..pi/2 whose tangent is x",
+    domain=(0.1, 4.0),
 )
-cosh = float_function("cosh", "The hyperbolic cosine.", np.cosh, _times_sinh)
-sinh = float_function("sinh", "The hyperbolic sine.", np.sinh, lambda g, x, y: g * cosh(x))
+cosh = float_function("cosh", "The hyperbolic cosine.", np.cosh, _times_sinh, formula="(e^x + e^-x) / 2")
+sinh = float_function(
+    "sinh", "The hyperbolic sine.", np.sinh, lambda g, x, y: g * cosh(x), formula="(e^x - e^-x) / 2"
+)
 asinh = float_function(
-    "asinh", "The inverse hyperbolic sine.", np.arcsinh, lambda g, x, y: g / sqrt(x * x + 1), domain=(0.1, 4.0)
+    "asinh",
+    "The inverse hyperbolic sine.",
+    np.arcsinh,
+    lambda g, x, y: g / sqrt(x * x + 1),
+    formula="ln(x + sqrt(x^2 + 1))",
+    domain=(0.1, 4.0),
 )
 acosh = float_function(
     "acosh",
     "The inverse hyperbolic cosine; nan below 1.",
     np.arccosh,
     lambda g, x, y: g / (sqrt(x - 1) * sqrt(x + 1)),
+    formula="ln(x + sqrt(x^2 - 1))",
     domain=(1.25, 4.0),
     positive=True,
 )
@@ -76,6 +92,7 @@ atanh = float_function(
     "The inverse hyperbolic tangent; infinite at -1 and 1, nan beyond.",
     np.arctanh,
     lambda g, x, y: g / ((1 - x) * (1 + x)),
+    formula="ln((1 + x) / (1 - x)) / 2",
     domain=(0.1, 0.8),
 )
 
@@ -133,6 +150,7 @@ atan2 = binary_function(
             Elementwise(lambda h, attrs, y, x: h.function("atan2", y, x)),
             _pairs,
             ulp=ULP,
+            formula="the angle of the point (x, y)",
         )
     ),
     floating,
@@ -148,6 +166,8 @@ hypot = binary_function(
             Elementwise(_hypot_body),
             _pairs,
             ulp=ULP,
+            formula="sqrt(x^2 + y^2)",
+            nan="NaN, except that an infinity beside it gives inf.",
         )
     ),
     floating,

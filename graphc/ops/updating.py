@@ -145,11 +145,11 @@ def _assign(result: np.ndarray, place: Any, updates: np.ndarray) -> None:
     result[place] = updates
 
 
-for _mode, _doc, _kinds, _update, _combine, _gradient in (
-    ("set", "the last of equal indices counts", "biuf", _assign, lambda dtype: None, _set_gradient),
-    ("add", "integers wrap", "iuf", np.add.at, lambda dtype: "add", _add_gradient),
-    ("max", "nan if either is", "biuf", np.maximum.at, _by_dtype("or_", "maximum"), _extremum_gradient),
-    ("min", "nan if either is", "biuf", np.minimum.at, _by_dtype("and_", "minimum"), _extremum_gradient),
+for _mode, _symbol, _doc, _kinds, _update, _combine, _gradient in (
+    ("set", "=", "the last of equal indices counts", "biuf", _assign, lambda dtype: None, _set_gradient),
+    ("add", "+=", "integers wrap", "iuf", np.add.at, lambda dtype: "add", _add_gradient),
+    ("max", "max=", "nan if either is", "biuf", np.maximum.at, _by_dtype("or_", "maximum"), _extremum_gradient),
+    ("min", "min=", "nan if either is", "biuf", np.minimum.at, _by_dtype("and_", "minimum"), _extremum_gradient),
 ):
     register(
         Op(
@@ -161,6 +161,8 @@ for _mode, _doc, _kinds, _update, _combine, _gradient in (
             _gradient,
             ScatterInto(_combine),
             _samples(ALL if "b" in _kinds else NUMBERS),
+            formula=f"result = x; result[i with i[axis] = indices[i]] {_symbol} updates[i]",
+            example=f"graphc.constant([1.0, 2.0, 3.0]).at[[0, 2]].{_mode}([5.0, 1.0])",
         )
     )
 
