@@ -16,12 +16,14 @@ from graphc.passes.merge_duplicates import merge_duplicates
 from graphc.passes.remove_dead import remove_dead
 from graphc.passes.simplify import simplify
 from graphc.passes.split_columns import split_columns
+from graphc.passes.split_strides import split_strides
 from graphc.stabilize import stabilize
 
 # fmt: off
 PASSES: tuple[Pass, ...] = (
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
     Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),
+    Pass("split_strides", split_strides, "a stride leaves zeros in a gradient: no work is done on them"),
     Pass("expand_products", expand_products, "products with rows or columns only are sums, which rows do best"),
     Pass("simplify", simplify, "gradients leave negations, cuts and casts behind; scalars come out of broadcasts"),
     Pass("fold_constants", fold_constants, "what depends on no input is computed once, here"),
