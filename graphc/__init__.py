@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc import errors, interpret
 from graphc.build import Parameter, Tensor, constant, parameter, placeholder
+from graphc.declared import dim
 from graphc.ops import *  # noqa: F403  # the functions that graphc.ops lists in __all__
 from graphc.ops import __all__ as _functions
 
@@ -57,7 +58,8 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "vmap": "graphc.transforms",
 }
 
-__all__ = ["Parameter", "Tensor", "constant", "errors", "interpret", "parameter", "placeholder", *_LAZY, *_functions]
+__all__ = ["Parameter", "Tensor", "constant", "dim", "errors", "interpret", "parameter", "placeholder"]
+__all__ += [*_LAZY, *_functions]
 
 
 def __getattr__(name: str) -> Any:

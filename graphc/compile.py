@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from graphc import settings
+from graphc.bounds import bounds_of
 from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, GraphcError, InternalError, SourceLine
 from graphc.freeze import Frozen, freeze, packer
@@ -252,4 +253,5 @@ def _executable(frozen: Frozen, levels: Levels, native: _Native, threads: int | 
     return Executable(
         native.program, kernels, states,
         lines=lines, checks=lambda: levels.program.checks, threads=threads, keep=library,
+        limits=bounds_of(v.type.shape for v in frozen.graph.inputs),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.bounds import bounds_of, solution
 from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine
 from graphc.graph import Graph, Value, origin_of, shown, topological_order
@@ -180,7 +181,18 @@ def _check_closed(values: Sequence[Value], placeholders: Sequence[Value]) -> Non
 
 
 def _check_sizes(values: Sequence[Value], placeholders: Sequence[Value]) -> None:
-    """Every named size is the size of some input, so that a call can tell its value."""
+    """Every named size follows from the sizes of the inputs, so that a call can tell its value."""
+    _, untold = solution([v.type.shape for v in placeholders])
+    for value in placeholders:
+        if unclear := sorted({name for size in value.type.shape for name in symbols(size)} & untold):
+            hint = "a size tells one name if it is linear in it: n, 2*n+1; give another input the size " + unclear[0]
+            message = f"a call cannot tell {', '.join(unclear)} from the sizes of {shown(Tensor(value))}"
+            raise ShapeError(message, _lines(value), hint)
+    for name, bounds in bounds_of(v.type.shape for v in placeholders).items():
+        if bounds.empty:
+            holders = [v for v in placeholders if any(name in symbols(size) for size in v.type.shape)]
+            lines = tuple(line for v in holders for line in _lines(v))
+            raise ShapeError(f"the limits of the size {name} contradict each other: together {bounds}", lines)
     known = {name for v in placeholders for size in v.type.shape for name in symbols(size)}
     for node in topological_order(v.node for v in values):
         sizes = [size for kind in node.types for size in kind.shape]

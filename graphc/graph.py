@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphc.bounds import bounds_of
 from graphc.errors import SourceLine
-from graphc.types import TensorType
+from graphc.types import Dim, TensorType
 
 Attrs = Mapping[str, Any]
 Types = tuple[TensorType, ...]
@@ -138,6 +139,8 @@ def attr_key(value: Any) -> Any:
         return ("tuple", tuple(attr_key(item) for item in value))
     if isinstance(value, Graph):
         return ("graph", id(value))
+    if isinstance(value, Dim) and (limits := bounds_of([(value,)])):
+        return ("size", value, tuple(sorted(limits.items(), key=lambda item: item[0])))
     return value
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.bounds import bounds_of, solution
 from graphc.build import Tensor, as_array, install
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.graph import Attrs, Node, Value, describe, origin_of, shown, topological_order
@@ -95,24 +96,32 @@ def _concrete(value: Any, dims: Mapping[str, int]) -> Any:
 
 def bind_dims(feeds: Feeds) -> dict[str, int]:
     """The named sizes, from the shapes of `feeds`. An array that does not fit its type is an error that names it."""
-    dims: dict[str, int] = {}
-    told: dict[str, str] = {}  # size name -> the argument that it was read from
     for value, array in feeds.items():
         name = describe(value)
         if array.ndim != value.type.rank:
             raise ShapeError(f"{name} is {value.type}, the argument has shape {list(array.shape)}", _lines(value.node))
         if array.dtype != value.type.dtype.numpy:
             raise DTypeError(f"{name} is {value.type}, the argument is {array.dtype.name}", _lines(value.node))
-        for size, actual in zip(value.type.shape, array.shape, strict=True):
-            if isinstance(size, Dim) and str(size) in symbols(size) and str(size) not in dims:
-                dims[str(size)], told[str(size)] = int(actual), name
-    for value, array in feeds.items():
+    dims: dict[str, int] = {}
+    told: dict[str, str] = {}  # size name -> the argument that it was read from
+    given = list(feeds.items())
+    steps, untold = solution([value.type.shape for value, _ in given])
+    for step in steps:
+        found = step.value(given[step.argument][1].shape[step.axis], dims)
+        if found is not None:
+            dims[step.name], told[step.name] = found, describe(given[step.argument][0])
+    limits = bounds_of(value.type.shape for value in feeds)
+    for value, array in given:
         for axis, (size, actual) in enumerate(zip(value.type.shape, array.shape, strict=True)):
             expected = _known(size, dims)
-            if expected is not None and expected != actual:
+            message = f"{describe(value)} is {value.type}, the argument has size {actual} in axis {axis}"
+            if expected != actual and not symbols(size) & untold:
                 because = "".join(f" ({s} is {dims[s]} in {told[s]})" for s in sorted(symbols(size)) if s in told)
-                message = f"{describe(value)} is {value.type}, the argument has size {actual} in axis {axis}{because}"
-                raise ShapeError(message, _lines(value.node), "equal names are equal sizes" if because else None)
+                hint = "equal names are equal sizes" if because else None
+                raise ShapeError(message + because, _lines(value.node), hint)
+            for name in sorted(symbols(size) & limits.keys()):
+                if broken := limits[name].broken(dims[name]):
+                    raise ShapeError(f"{message}: {name} is {dims[name]}, {broken}", _lines(value.node))
     return dims
 
 

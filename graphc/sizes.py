@@ -7,10 +7,10 @@ as further names. Enter at `Dim.symbol` and `evaluate`; everyone imports these n
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Union
 
@@ -36,6 +36,18 @@ Monomial = tuple[Atom, ...]
 Size = Union[int, "Dim"]
 
 
+class Symbol(str):
+    """A name with limits (min, max, multiple of): the same name as without them. See `graphc.bounds`."""
+
+    __slots__ = ("limits",)
+    limits: tuple[int, int | None, int]
+
+    def __new__(cls, name: str, limits: tuple[int, int | None, int]) -> Symbol:
+        made = super().__new__(cls, name)
+        made.limits = limits
+        return made
+
+
 class Dim:
     """A size that is not a constant: a sum of integer multiples of products of atoms.
 
@@ -52,12 +64,14 @@ class Dim:
     @cache
     def symbol(name: str) -> Dim:
         """The dimension called `name`. Equal names are equal sizes."""
-        return Dim((((name,), 1),))
+        return Dim((((str(name),), 1),))  # without the limits of a Symbol: the first one would be kept for all
 
     @staticmethod
     def from_terms(terms: Mapping[Monomial, int]) -> Size:
-        if any(isinstance(atom, Call) and atom.fn != "floordiv" for monomial in terms for atom in monomial):
-            terms = _paired(terms)
+        calls = {atom.fn for monomial in terms for atom in monomial if isinstance(atom, Call)}
+        if calls:
+            terms = _multiplied(terms) if "floordiv" in calls else terms
+            terms = _paired(terms) if calls != {"floordiv"} else terms
         kept = sorted(((m, c) for m, c in terms.items() if c), key=_term_order)
         if not kept:
             return 0
@@ -151,6 +165,30 @@ def _paired(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
                     left[m] = left.get(m, 0) + change * f
                 return _paired(left)
     return terms
+
+
+def _multiplied(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
+    """`terms` with b * (a//b) as `a` where the limits of names say that b divides a."""
+    for monomial, factor in terms.items():
+        for place, atom in enumerate(monomial):
+            if isinstance(atom, str) or atom.fn != "floordiv":
+                continue
+            a, b = atom.args
+            if isinstance(b, int) and factor and factor % b == 0 and _sure_multiple(a) % b == 0:
+                left = {m: f for m, f in terms.items() if m != monomial}
+                for inner, times in terms_of(a):
+                    key = _monomial((*monomial[:place], *monomial[place + 1 :], *inner))
+                    left[key] = left.get(key, 0) + factor // b * times
+                return _multiplied(left)
+    return terms
+
+
+def _sure_multiple(size: Size) -> int:
+    """A number that divides `size`, from its factors and the limits of its names."""
+    found = 0
+    for monomial, factor in terms_of(size):
+        found = math.gcd(found, factor * math.prod(a.limits[2] for a in monomial if isinstance(a, Symbol)))
+    return found
 
 
 def _least(factors: Iterable[int]) -> int:
@@ -266,7 +304,9 @@ def minimum(a: Size, b: Size) -> Size:
         a, b = b, a
     if isinstance(a, Dim) and isinstance(b, int) and b >= 0 and (less := _constant(a)) < 0:
         return minimum(a - less, b - less) + less
-    return a if a == b else Dim((((Call("min", (a, b)),), 1),))
+    if _covers(a, b):
+        return b
+    return Dim((((Call("min", (a, b)),), 1),))
 
 
 def maximum(a: Size, b: Size) -> Size:
@@ -275,7 +315,24 @@ def maximum(a: Size, b: Size) -> Size:
         return max(a, b)
     if isinstance(a, int):
         a, b = b, a
-    return a if a == b else Dim((((Call("max", (a, b)),), 1),))
+    return a if _covers(a, b) else Dim((((Call("max", (a, b)),), 1),))
+
+
+def _covers(a: Size, b: Size) -> bool:
+    """Whether a >= b is plain: no name is negative, and x//k is between (x-k+1)/k and x/k."""
+    least: dict[Monomial, Fraction] = {}
+    for monomial, factor in terms_of(a - b):
+        parts: list[tuple[Monomial, Fraction]] = [(monomial, Fraction(factor))]
+        for call in [atom for atom in monomial if isinstance(atom, Call)]:
+            x, k = call.args
+            if len(parts) > 1 or call.fn != "floordiv" or not isinstance(k, int) or k < 1 or not _covers(x, 0):
+                return False
+            others = tuple(atom for atom in monomial if atom is not call)
+            parts = [(_monomial((*others, *inner)), Fraction(factor * times, k)) for inner, times in terms_of(x)]
+            parts.append((others, Fraction(min(-factor * (k - 1), 0), k)))
+        for key, part in parts:
+            least[key] = least.get(key, Fraction(0)) + part
+    return all(f >= 0 and all(isinstance(atom, str) for atom in monomial) for monomial, f in least.items())
 
 
 def ceildiv(a: Size, b: Size) -> Size:
@@ -322,33 +379,6 @@ def symbols(size: Size) -> frozenset[str]:
         for atom in monomial:
             found |= {atom} if isinstance(atom, str) else symbols(atom.args[0]) | symbols(atom.args[1])
     return frozenset(found)
-
-
-def parse_size(text: str) -> Size:
-    """The size that `str(size)` printed."""
-    return _size_of_ast(ast.parse(text.strip(), mode="eval").body)
-
-
-def _size_of_ast(node: ast.expr) -> Size:
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return node.value
-    if isinstance(node, ast.Name):
-        return Dim.symbol(node.id)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_size_of_ast(node.operand)
-    if isinstance(node, ast.BinOp):
-        a, b = _size_of_ast(node.left), _size_of_ast(node.right)
-        if isinstance(node.op, ast.Add):
-            return a + b
-        if isinstance(node.op, ast.Sub):
-            return a - b
-        if isinstance(node.op, ast.Mult):
-            return a * b
-        if isinstance(node.op, ast.FloorDiv):
-            return floordiv(a, b)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
-        return CALLS[node.func.id](_size_of_ast(node.args[0]), _size_of_ast(node.args[1]))
-    raise ValueError(f"not a size: {ast.unparse(node)}")
 
 
 Shape = tuple[Size, ...]

@@ -1,6 +1,7 @@
 """The text form of a graph: `to_text` prints it, `parse` reads it back, `save` and `load` keep it with its constants.
 
     graph step {
+      dim batch: multiple_of=8
       input %x: f32[batch,784]                              # train.py:16
       parameter %w: f32[784,10]
       %0: f32[batch,10] = matmul(%x, %w)                    # train.py:18
@@ -28,6 +29,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphc.bounds import bounds_of
 from graphc.errors import ArgumentError, ParseError, fail
 from graphc.files import path_and_content, replaced
 from graphc.graph import ConstantData, Graph, Node, Value, describe, origin_of
@@ -164,7 +166,8 @@ class _Printer:
     def lines(self) -> list[str]:
         """All lines of the graph, from `graph name {` to `}`."""
         assert self.graph is not None
-        body = [self.source(value) for value in self.graph.inputs]
+        body = [] if self.indent else self.dims()
+        body += [self.source(value) for value in self.graph.inputs]
         body += [self.node(node) for node in self.seen if Value(node, 0) not in self.sources]
         results = ", ".join(self.name(value) for value in self.graph.results)
         body.append(f"{self.indent}  return {results}".rstrip())
@@ -173,6 +176,12 @@ class _Printer:
             body.append(f"{self.indent}  update {self.name(parameter)} = {self.name(value)}")
         name = self.graph.name
         return [f"graph {name if IDENTIFIER.fullmatch(name) else json.dumps(name)} {{", *body, f"{self.indent}}}"]
+
+    def dims(self) -> list[str]:
+        """A line for each named size with limits: `dim n: min=1, multiple_of=8`."""
+        assert self.graph is not None
+        found = bounds_of(value.type.shape for value in self.graph.inputs)
+        return [f"  dim {name}: {bounds}" for name, bounds in sorted(found.items(), key=lambda item: item[0])]
 
     def source(self, value: Value) -> str:
         """The line of an input: `input %x: f32[batch,784]`; its real name follows where %x is not it."""

@@ -1,6 +1,7 @@
 """Reads the text form of a graph: a recursive-descent reader over one position. The grammar, by example:
 
     graph NAME {                                  NAME: a word or a JSON string
+      dim batch: min=1, max=64, multiple_of=8      the limits of a size, before its first use
       input %x: f32[batch,784] = "real name"      the real name only where it differs from %x
       parameter %w: f32[784,10]
       %0: f32[batch], %1: i64[batch] = op(%x, key=value, ...)   # file.py:18,19; gradient of %x
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from graphc.bounds import Bounds, bounded
 from graphc.build import OPS
 from graphc.errors import GraphcError, ParseError, SourceLine
 from graphc.graph import ConstantData, Graph, Node, Origin, Value, add_origin, make_node
@@ -55,6 +57,7 @@ class Reader:
         self.position = 0
         self.values: dict[str, Value] = {}
         self.types: dict[str, TensorType] = {}
+        self.bounds: dict[str, Bounds] = {}
         self.comments: list[tuple[Node, str]] = []
 
     def read(self) -> Graph:
@@ -72,6 +75,8 @@ class Reader:
         name = self.string() if self.peek('"') else self.match(IDENTIFIER, "the graph's name")[0]
         self.expect("{")
         inputs: list[Value] = []
+        while self.take("dim"):
+            self.dim()
         while not self.peek("return"):
             if self.peek("%"):
                 self.node()
@@ -94,6 +99,20 @@ class Reader:
         self.attach_comments()
         self.values, self.comments = outer, outer_comments
         return Graph(tuple(inputs), tuple(outputs), tuple(updates), name)
+
+    def dim(self) -> None:
+        """`name: min=1, multiple_of=8`."""
+        name = self.match(_WORD, "the name of a size")[0]
+        self.expect(":")
+        limits: dict[str, int] = {}
+        while not limits or self.take(","):
+            start = self.position
+            key = self.match(_KEY, "a limit such as min=1")[1]
+            if key not in ("min", "max", "multiple_of"):
+                self.fail(f"{key} is no limit of a size: they are min, max and multiple_of", start)
+            self.skip()
+            limits[key] = int(self.match(_INT, "an int")[0])
+        self.bounds[name] = Bounds(**limits)
 
     def source(self) -> Value:
         is_parameter = self.take("parameter")
@@ -203,7 +222,7 @@ class Reader:
         if _FLOAT.fullmatch(plain):
             return float(plain)
         try:
-            return parse_size(plain[5:-1] if plain.startswith("size(") else plain)
+            return bounded(parse_size(plain[5:-1] if plain.startswith("size(") else plain), self.bounds)
         except (ValueError, SyntaxError):
             self.fail(f"{plain!r} is no value of an attribute", start)
 
@@ -282,7 +301,8 @@ class Reader:
         text = self.match(_TYPE, "a type such as f32[batch,10]")[0]
         try:
             if text not in self.types:
-                self.types[text] = TensorType.parse(text)
+                parsed = TensorType.parse(text)
+                self.types[text] = parsed.with_shape(bounded(size, self.bounds) for size in parsed.shape)
             return self.types[text]
         except (ValueError, SyntaxError):
             self.fail(f"{text} is no type", start)

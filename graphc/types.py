@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.size_reader import parse_size as parse_size
 from graphc.sizes import CALLS as CALLS
 from graphc.sizes import Atom as Atom
 from graphc.sizes import Call as Call
@@ -23,7 +24,6 @@ from graphc.sizes import evaluate as evaluate
 from graphc.sizes import floordiv as floordiv
 from graphc.sizes import maximum as maximum
 from graphc.sizes import minimum as minimum
-from graphc.sizes import parse_size as parse_size
 from graphc.sizes import product as product
 from graphc.sizes import substitute as substitute
 from graphc.sizes import symbols as symbols

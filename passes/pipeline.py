@@ -17,10 +17,12 @@ from graphc.passes.remove_dead import remove_dead
 from graphc.passes.simplify import simplify
 from graphc.passes.split_columns import split_columns
 from graphc.passes.split_strides import split_strides
+from graphc.passes.use_bounds import use_bounds
 from graphc.stabilize import stabilize
 
 # fmt: off
 PASSES: tuple[Pass, ...] = (
+    Pass("use_bounds", use_bounds, "limits of named sizes decide how long slices are; before anything compares sizes"),
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
     Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),
     Pass("split_strides", split_strides, "a stride leaves zeros in a gradient: no work is done on them"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.bounds import ANY, Bounds, Telling, solution
 from graphc.errors import ArgumentError, DTypeError, InternalError, ShapeError, SourceLine
 from graphc.types import DType, TensorType, evaluate, symbols
 
@@ -23,7 +24,7 @@ _KINDS = {"b": "b", "u": "biu", "i": "biu", "f": "biuf"}  # dtype kind -> kinds 
 class Arguments:
     """The inputs of one function: `names` in call order, their types, and the lines that made them.
 
-    `dims` are the names of the dimensions whose values `bind` returns, in order.
+    `dims` are the names of the dimensions whose values `bind` returns, in order; `limits` those that calls must keep.
     """
 
     def __init__(
@@ -33,12 +34,13 @@ class Arguments:
         types: Sequence[TensorType],
         dims: Sequence[str],
         lines: Mapping[str, tuple[SourceLine, ...]],
+        limits: Mapping[str, Bounds] | None = None,
     ) -> None:
         self.function, self.names, self.types, self.dims = function, tuple(names), tuple(types), tuple(dims)
-        self._lines = lines
+        self._lines, self._limits = lines, limits or {}
         self._positions = {name: i for i, name in enumerate(self.names)}
-        named = {str(size) for kind in self.types for size in kind.shape if not isinstance(size, int)}
-        if missing := [name for name in self.dims if name not in named]:
+        self._steps, _ = solution([kind.shape for kind in self.types])
+        if missing := sorted(set(self.dims) - {step.name for step in self._steps}):
             raise InternalError(f"{function}: no argument has the dimension {', '.join(missing)}")
 
     def bind(self, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[np.ndarray], tuple[int, ...]]:
@@ -131,14 +133,31 @@ class Arguments:
                     f"but {name} is {kind} with {_axes(kind.rank)}",
                     self._lines.get(name, ()),
                 )
-            for size, got in zip(kind.shape, array.shape, strict=True):
-                if not isinstance(size, int) and str(size) not in values and symbols(size) == {str(size)}:
-                    values[str(size)], givers[str(size)] = got, name
+        for step in self._steps:
+            self._tell(step, arrays, values, givers)
         for name, kind, array in zip(self.names, self.types, arrays, strict=True):
             for axis, (size, got) in enumerate(zip(kind.shape, array.shape, strict=True)):
                 if got != evaluate(size, values):
                     self._size_error(name, kind, array, axis, values, givers)
         return tuple(values[name] for name in self.dims)
+
+    def _tell(
+        self, step: Telling, arrays: Sequence[np.ndarray], values: dict[str, int], givers: dict[str, str]
+    ) -> None:
+        """The value that an argument's size gives a name, checked against the limits of the name."""
+        argument, kind, shape = self.names[step.argument], self.types[step.argument], arrays[step.argument].shape
+        where = f"{self.function}: argument {argument!r} ({kind}) has shape {shape}: axis {step.axis} is "
+        lines, got, size = self._lines.get(argument, ()), shape[step.axis], kind.shape[step.axis]
+        value = step.value(got, values)
+        if value is None:
+            others = sorted(symbols(size) - {step.name})
+            because = f" with {', '.join(f'{other} = {values[other]}' for other in others)}" if others else ""
+            raise ShapeError(f"{where}{got}, which {size} is for no {step.name}{because}", lines)
+        if broken := self._limits.get(step.name, ANY).broken(value):
+            told = f"{got}" if str(size) == step.name else f"{got}, so {step.name} is {value}"
+            hint = f"the size is declared as dim {step.name}: {self._limits[step.name]}"
+            raise ShapeError(f"{where}{told}, which is {broken}", lines, hint)
+        values[step.name], givers[step.name] = value, argument
 
     def _size_error(
         self,

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphc import settings
+from graphc.bounds import Bounds
 from graphc.errors import ArgumentError, DTypeError, IndexRangeError, InternalError, ShapeError, SourceLine
 from graphc.loops.program import Check, Program
 from graphc.observe import log
@@ -42,7 +43,8 @@ class Executable:
     """`program` bound to loaded kernels and to its parameters' memory. Call it with arrays; it gives a list of results.
 
     kernels: by the names in the tasks. parameters: by buffer name. lines: of placeholders, for errors; checks: the
-    Program's, with the user's lines, which a plan from the cache on disk does not hold. threads: how
+    Program's, with the user's lines, which a plan from the cache on disk does not hold; limits: of the named
+    sizes, which it does not hold either. threads: how
     many threads a call uses, None for the setting at the time of the call. `keep` is held as long as the executable
     (the library behind the kernels' addresses). `native_calls` counts calls into native code.
     """
@@ -55,6 +57,7 @@ class Executable:
         *,
         lines: Mapping[str, tuple[SourceLine, ...]] | None = None,
         checks: Callable[[], Sequence[Check]] | None = None,
+        limits: Mapping[str, Bounds] | None = None,
         threads: int | None = None,
         keep: object = None,
     ) -> None:
@@ -67,7 +70,7 @@ class Executable:
         self._checks = checks or (lambda: program.checks)
         self._layout = Layout(program)
         types = [program.buffers[name].type for name in program.inputs]
-        self._arguments = Arguments(program.name, program.inputs, types, program.dims, self._lines)
+        self._arguments = Arguments(program.name, program.inputs, types, program.dims, self._lines, limits)
         self._fixed, self._written, self._read = self._addresses()
         self._driver = native.driver()
         self._plans: OrderedDict[tuple[int, ...], _BoundPlan] = OrderedDict()

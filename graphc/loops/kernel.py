@@ -106,8 +106,11 @@ class KernelLowering(ABC):
         return ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
 
     def _range(self, chunk: Size, share: Size, stop: Size) -> tuple[Size, Size]:
-        first = named(self.h, "first", chunk * share)
-        return first, named(self.h, "last", minimum(first + share, stop))
+        lanes = self.h.lane_count
+        unit = lanes if not isinstance(stop, int) and stop % lanes == 0 == share % lanes else 1
+        first = named(self.h, "first", chunk * share, unit)
+        last = minimum((first + share) // unit, stop // unit)
+        return first, named(self.h, "last", last * unit, unit)
 
     def _lane_loop(self, start: Size, stop: Size, unroll: int, point: Point, body: Body) -> None:
         """`body` over vectors of the last axis; the first loop that reads an operand asks for it ahead of time."""

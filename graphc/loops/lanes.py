@@ -23,13 +23,13 @@ def child(point: Point, symbol: str, place: Size, mask: Scalar | None = None) ->
     return Point({**point.axes, symbol: place}, mask, {}, point)
 
 
-def named(h: Builder, stem: str, size: Size) -> Size:
-    """A symbol for the value of `size`, so that what is built on it stays short."""
+def named(h: Builder, stem: str, size: Size, unit: int = 1) -> Size:
+    """A symbol for the value of `size`, so that what is built on it stays short; `unit` divides it, and shows."""
     if isinstance(size, int):
         return size
     name = h.fresh(stem)
-    h.symbols[name] = h.index(size)
-    return Dim.symbol(name)
+    h.symbols[name] = h.index(size // unit)
+    return unit * Dim.symbol(name)
 
 
 def below(h: Builder, left: Size) -> Scalar:
@@ -56,11 +56,11 @@ def lane_loop(
         if length:
             body([child(point, symbol, start + Dim.symbol(LANE), below(h, length))])
         return
-    if unroll == 1 and target.masked_memory and not (isinstance(length, int) and length % lanes == 0):
+    if unroll == 1 and target.masked_memory and length % lanes != 0:
         _in_two_parts(h, start, stop, point, symbol, body)
         return
     block = lanes * unroll
-    whole = named(h, "whole", start + length // block * block)
+    whole = named(h, "whole", start + length // block * block, lanes if length % lanes == 0 == start % lanes else 1)
     if whole != start:
         with h.loop("j", start, whole, block) as j:
             body([child(point, symbol, j + (Dim.symbol(LANE) + n * lanes)) for n in range(unroll)])
@@ -70,8 +70,9 @@ def lane_loop(
             mask = below(h, rest - first) if rest - first < lanes else None
             body([child(point, symbol, whole + (Dim.symbol(LANE) + first), mask)])
     else:
+        exact = length % lanes == 0
         with h.loop("j", whole, stop, lanes) as j:
-            body([child(point, symbol, j + Dim.symbol(LANE), below(h, stop - j))])
+            body([child(point, symbol, j + Dim.symbol(LANE), None if exact else below(h, stop - j))])
 
 
 def _in_two_parts(h: Builder, start: Size, stop: Size, point: Point, symbol: str, body: Body) -> None:

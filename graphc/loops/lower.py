@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from graphc.bounds import bounds_of, divided
 from graphc.graph import Graph, Node, Value, origin_of
 from graphc.loops import columns
 from graphc.loops.evaluate import Checks
@@ -20,7 +21,7 @@ from graphc.loops.matmul import lower_contraction
 from graphc.loops.printer import print_kernel
 from graphc.loops.program import Buffer, Check, Program, Region, Task
 from graphc.loops.regions import Schedule, schedule
-from graphc.loops.regroup import regroup
+from graphc.loops.regroup import regroup, substituted
 from graphc.loops.rows import RowsLowering
 from graphc.loops.scan import lower_scan
 from graphc.loops.scatter import lower_scatter
@@ -40,6 +41,7 @@ class _Lowering:
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.target = graph, target
         self.plan: Schedule = schedule(graph)
+        self.inside, self.outside = divided(bounds_of(v.type.shape for v in graph.inputs))
         self.checks = Checks()
         self.buffers: dict[str, Buffer] = {}
         self.names: dict[Value, str] = {}
@@ -111,10 +113,11 @@ class _Lowering:
     # kernels
 
     def _task(self, node: Node, region: int) -> Task:
-        inner: Graph = node.attrs["graph"]
+        inner = substituted(node.attrs["graph"], self.inside)
         self.operands_of[node] = dict(zip(inner.inputs, node.inputs, strict=True))
         found = len(self.checks.nodes)
-        lowered, values = self._lowered(inner, node.attrs["name"])
+        lowered, regrouped = self._lowered(inner, node.attrs["name"])
+        values = {**self.outside, **{name: substitute(size, self.outside) for name, size in regrouped.items()}}
         for check in self.checks.nodes[found:]:
             self.operands_of[check] = self.operands_of[node]
         name, lowered = self._shared(lowered, node.attrs["name"])
@@ -169,4 +172,4 @@ class _Lowering:
             indices = indices.node.inputs[0]
         outer = operands.get(indices)
         name = self.names.get(outer) if outer is not None else None
-        return Check(node.op.name, origin.lines if origin else (), name, limit)
+        return Check(node.op.name, origin.lines if origin else (), name, substitute(limit, self.outside))

@@ -8,7 +8,11 @@ work: all parameters of an optimiser share one kernel, all bias gradients anothe
 
 from __future__ import annotations
 
-from graphc.graph import Graph, Node, Value, make_node
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from graphc.graph import Graph, Node, Value, inherit_origin, make_node
 from graphc.ops.lowering import Elementwise, Reduction
 from graphc.ops.registry import OPS
 from graphc.passes.domain import (
@@ -24,9 +28,10 @@ from graphc.passes.domain import (
     one_element,
     reaches,
 )  # fmt: skip
-from graphc.types import Dim, Shape, Size, product
+from graphc.types import Dim, Shape, Size, TensorType, product, substitute, symbols
 
 SIZES = ("__s0", "__s1")  # no dimension of a user's has such a name
+MOST_LANES = 64  # of the vectors that a loop takes at a time, on any target
 
 
 def regroup(graph: Graph, shape: RowsShape) -> tuple[Graph, dict[str, Size]] | None:
@@ -41,18 +46,50 @@ def _new_shapes(shape: RowsShape) -> tuple[dict[str, Shape], tuple[int, ...], di
     reduced = [i for i in axes if i in shape.reduced]
     kept = [i for i in axes if i not in shape.reduced]
     inner, outer = product(shape.full[i] for i in reduced), product(shape.full[i] for i in kept)
-    s0, s1 = Dim.symbol(SIZES[0]), Dim.symbol(SIZES[1])
+    values: dict[str, Size] = {}
     if not axes:
         return None
     if not reduced:
-        return {FULL: (s0,), ROW: (s0,), SCALAR: ()}, (), {SIZES[0]: outer}
+        s0 = _named(SIZES[0], outer, values)
+        return {FULL: (s0,), ROW: (s0,), SCALAR: ()}, (), values
     if not kept or axes == kept + reduced:
-        width: Size = inner if isinstance(inner, int) else s1
-        values = {SIZES[0]: outer} if width == inner else {SIZES[0]: outer, SIZES[1]: inner}
+        s0 = _named(SIZES[0], outer, values)
+        width = inner if isinstance(inner, int) else _named(SIZES[1], inner, values)
         return {FULL: (s0, width), ROW: (s0, 1), SCALAR: ()}, (1,), values
     if axes == reduced + kept:
-        return {FULL: (s0, s1), ROW: (1, s1), SCALAR: ()}, (0,), {SIZES[0]: inner, SIZES[1]: outer}
+        s0, s1 = _named(SIZES[0], inner, values), _named(SIZES[1], outer, values)
+        return {FULL: (s0, s1), ROW: (1, s1), SCALAR: ()}, (0,), values
     return None
+
+
+def _named(name: str, size: Size, values: dict[str, Size]) -> Size:
+    """A name for `size`, times a power of two that divides it whatever the call: whole vectors need no masks."""
+    factor = 1 if isinstance(size, int) else math.gcd(MOST_LANES, *(times for _, times in size.terms))
+    values[name] = size // factor
+    return factor * Dim.symbol(name)
+
+
+def substituted(graph: Graph, values: Mapping[str, Size]) -> Graph:
+    """The graph with names of sizes replaced, in its inputs too: n as 8*n_8, say, where n is a multiple of 8."""
+    if not values or not any(symbols(size) & values.keys() for v in graph.inputs for size in v.type.shape):
+        return graph
+    mapping: dict[Value, Value] = {}
+    for node in graph.order():
+        attrs = {name: _with_sizes(value, values) for name, value in node.attrs.items()}
+        with inherit_origin(node):
+            new = make_node(node.op, [mapping[v] for v in node.inputs], attrs)
+        mapping.update(zip(node.outputs, new.outputs, strict=True))
+    return Graph(tuple(mapping[v] for v in graph.inputs), tuple(mapping[v] for v in graph.outputs), (), graph.name)
+
+
+def _with_sizes(value: Any, values: Mapping[str, Size]) -> Any:
+    if isinstance(value, Dim):
+        return substitute(value, values)
+    if isinstance(value, tuple):
+        return tuple(_with_sizes(item, values) for item in value)
+    if isinstance(value, TensorType):
+        return value.with_shape(substitute(size, values) for size in value.shape)
+    return value
 
 
 class _Regrouping:

@@ -260,11 +260,22 @@ def bounds_of(x: Tensor, axes: Sequence[Any]) -> tuple[Tensor, list[tuple[Size, 
                 fail(ShapeError, f"x[...]: index {index} is out of range for axis {axis} of {shown(x)}")
             bounds.append((index % n, index % n + 1, 1))
             continue
-        values = [None if v is None else operator.index(v) for v in (part.start, part.stop, part.step)]
-        if values[2] == 0:
+        step = None if part.step is None else operator.index(part.step)
+        if step == 0:
             fail(ArgumentError, f"x[...]: a slice's step is 0: {signature(x)}")
-        bounds.append(_bounds(n, *values))
+        start, stop = (_position(x, v) for v in (part.start, part.stop))
+        bounds.append(_bounds(n, start, stop, step))
     return x, bounds
+
+
+def _position(x: Tensor, given: Any) -> Size | None:
+    """Where a slice begins or ends: an int, a size, or None."""
+    if isinstance(given, Dim):
+        if all(factor < 0 for _, factor in given.terms):
+            hint = "a size counts from the start: write x[n - m :] for the last m of n"
+            fail(ArgumentError, f"x[...]: a slice at {given}, for {shown(x)}", hint)
+        return given
+    return None if given is None else operator.index(given)
 
 
 def _taken(x: Tensor, index: int, axis: int, n: Dim) -> Tensor:
@@ -273,9 +284,11 @@ def _taken(x: Tensor, index: int, axis: int, n: Dim) -> Tensor:
     return cast(Tensor, apply(_take_op, x, indices, axis=axis))
 
 
-def _bounds(n: Size, start: int | None, stop: int | None, step: int | None) -> tuple[Size, Size, int]:
+def _bounds(n: Size, start: Size | None, stop: Size | None, step: int | None) -> tuple[Size, Size, int]:
     """(first position, position behind the last towards the step, step) of a slice: the same for equal choices."""
     by = 1 if step is None else step
+    if isinstance(start, Dim) or isinstance(stop, Dim):
+        return _sized_bounds(n, start, stop, by)
     if isinstance(n, int):
         chosen = range(*builtins.slice(start, stop, step).indices(n))
         if not chosen:
@@ -301,3 +314,19 @@ def _bounds(n: Size, start: int | None, stop: int | None, step: int | None) -> t
     if by < 0 and stop is not None:
         last = minimum(last, first)
     return first, last, by
+
+
+def _sized_bounds(n: Size, start: Size | None, stop: Size | None, by: int) -> tuple[Size, Size, int]:
+    """`_bounds` where one of both is a size, which counts from the start; one that comes out negative counts as 0."""
+    low: Size = 0 if by > 0 else -1
+    high: Size = n if by > 0 else n - 1
+
+    def clamped(value: Size | None, default: Size) -> Size:
+        if value is None:
+            return default
+        counted = value if isinstance(value, Dim) or value >= 0 else n + value
+        return maximum(minimum(counted, high), 0 if isinstance(value, Dim) and by > 0 else low)
+
+    first = clamped(start, low if by > 0 else high)
+    last = clamped(stop, high if by > 0 else low)
+    return first, maximum(last, first) if by > 0 else minimum(last, first), by
