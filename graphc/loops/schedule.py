@@ -13,6 +13,7 @@ from graphc.target import Target
 from graphc.types import DType, Size, ceildiv, product
 
 CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
+STARTED = 2.5  # instructions that start in a cycle, where another thread shares the core; the fewer loads, the better
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
@@ -121,7 +122,8 @@ class Schedule:
 def plan(problem: Problem, target: Target) -> Schedule:
     """The schedule for `problem` on `target`."""
     lanes = target.lanes(problem.dtype.itemsize)
-    vectors, most = register_tile(problem.m, problem.n, lanes, target.vector_registers)
+    registers = target.vector_registers - (0 if target.fma else 2)  # for products on their way into a sum
+    vectors, most = register_tile(problem.m, problem.n, lanes, registers)
     height, tall, tiles = row_tiles(problem.m, most)
     panels = ceildiv(problem.n, vectors * lanes)
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
@@ -168,21 +170,22 @@ def turns(problem: Problem, target: Target) -> bool:
 def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:
     """(vectors of columns, most rows) so that accumulators + vectors of B + 1 broadcast fit the registers.
 
-    Two vectors of columns cost the fewest loads a multiply-add; other counts win where they waste fewer columns, or
-    where there are too few rows to keep the multipliers busy.
+    Square tiles (in vectors) load least for each multiply-add; others win where they waste fewer columns.
     """
     best, best_cost = (1, 1), float("inf")
     count = ceildiv(n, lanes)
-    for vectors in (2, 3, 4, 5, 1, 6, 7, 8):
+    for vectors in range(1, 9):
         rows = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
-        if isinstance(m, int):
-            rows = min(rows, max(m, 1))
         if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
             continue
+        height: float = rows
+        if isinstance(m, int):
+            rows = min(rows, max(m, 1))
+            height = max(m, 1) / ceildiv_int(m, rows)
         padded = -(-count // vectors) * vectors / max(count, 1) if isinstance(count, int) else 1.0
-        # a multiply-add takes half a cycle, so does a load; 8 of the former must be under way at any time
-        cycles = max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
-        cost = cycles / (rows * vectors) * padded * (1 + 0.02 * abs(vectors - 2))
+        # a multiply-add takes half a cycle; 8 must be under way at any time; and so many instructions start in a cycle
+        cycles = max(height * vectors / 2, (height * vectors + height + vectors) / STARTED, 4.0)
+        cost = cycles / (height * vectors) * padded
         if cost < best_cost - 1e-9:
             best, best_cost = (vectors, rows), cost
     return best
