@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     # `x as x` tells type checkers that the name is public
     from graphc import nn as nn
     from graphc import optim as optim
+    from graphc import random as random
     from graphc import text as text
     from graphc import train as train
     from graphc.compile import Function as Function
@@ -51,6 +52,7 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "jvp": "graphc.transforms",
     "nn": None,
     "optim": None,
+    "random": None,
     "text": None,
     "train": None,
     "value_and_grad": "graphc.transforms",

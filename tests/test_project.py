@@ -29,6 +29,7 @@ LAYERS = [
     {"llvm"},
     {"runtime"},
     {"freeze", "compile", "tracing"},
+    {"random"},
     {"nn", "optim", "train", "cli"},
     {"__init__", "__main__"},
 ]

@@ -27,6 +27,7 @@ from graphc.nn.convolution import conv1d, conv2d, conv_transpose1d, conv_transpo
 from graphc.nn.interpolation import interpolate
 from graphc.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops import relu, sigmoid, softplus, tanh
+from graphc.random import Generator
 from graphc.types import Size
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "cross_entropy",
+    "dropout",
     "embedding",
     "gelu",
     "global_avg_pool2d",
@@ -160,6 +162,25 @@ def embedding(indices: Tensor, weight: Tensor) -> Tensor:
     flat = indices.reshape((-1, 1))
     rows = ops.take_along_axis(weight, ops.broadcast_to(flat, (flat.shape[0], weight.shape[1])), 0)
     return rows.reshape((*indices.shape, weight.shape[1]))
+
+
+def dropout(x: Tensor, p: float = 0.5, generator: Generator | None = None, training: bool = True) -> Tensor:
+    """`x` with each element 0 with probability `p`, and the others divided by 1 - p; `x` itself if not `training`.
+
+    What is dropped is 0 also where it was infinite or nan. Each call of a function drops others; its forward and
+    backward drop the same. `generator` is needed where something is drawn: `graphc.random.Generator(seed)`.
+    """
+    if not x.dtype.is_float:
+        fail(DTypeError, f"dropout: takes floats, not {shown(x)}")
+    if not isinstance(p, (int, float)) or not 0 <= p <= 1:
+        fail(ArgumentError, f"dropout: a probability is from 0 to 1, not {p!r}")
+    if not training or p == 0:
+        return x
+    if p == 1:
+        return ops.zeros_like(x)
+    if generator is None:
+        fail(ArgumentError, f"dropout: {shown(x)} needs a generator", "generator=graphc.random.Generator(seed)")
+    return ops.where(generator.bernoulli(1 - p, x.shape), x * (1 / (1 - p)), 0)
 
 
 def _last_axes(function: str, x: Tensor, shape: Sequence[Size]) -> tuple[int, ...]:

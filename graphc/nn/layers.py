@@ -11,6 +11,7 @@ from graphc.build import Parameter, Tensor, fail
 from graphc.errors import ArgumentError
 from graphc.nn import functional
 from graphc.nn.module import Module
+from graphc.random import Generator
 
 
 class Linear(Module):
@@ -58,6 +59,29 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x)
+
+
+class Dropout(Module):
+    """`functional.dropout` while `training`, else nothing: `model.eval()` before a graph is built for inference.
+
+    `generator` is a `graphc.random.Generator`, which layers may share, a seed for one of the layer's own, or None for
+    one with a random seed.
+    """
+
+    def __init__(self, p: float = 0.5, generator: Generator | int | None = None) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            fail(ArgumentError, f"Dropout: a probability is from 0 to 1, not {p!r}")
+        self.p, self.generator = p, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and 0 < self.p < 1 and not isinstance(self.generator, Generator):
+            self.generator = Generator(self.generator, f"{self._prefix()}generator")
+        generator = self.generator if isinstance(self.generator, Generator) else None
+        return functional.dropout(x, self.p, generator, self.training)
+
+    def describe(self) -> str:
+        return f"p={self.p}"
 
 
 class Sequential(Module):

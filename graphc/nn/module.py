@@ -9,7 +9,7 @@ number, as in a bare `Sequential`, gets `layers.` in front of it in the graph.)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +26,7 @@ class Module:
     parameter of that name, and `register_parameter` declares one by its initial array.
     """
 
+    training: bool = True  # what layers such as Dropout ask when they build their graph
     forward: Callable[..., Any]  # a method of the subclass: builds the graph of this module for its arguments
 
     def __init__(self) -> None:
@@ -104,6 +105,17 @@ class Module:
     def parameters(self) -> list[Parameter]:
         """All parameters of the tree, in the order of `named_parameters`."""
         return [found for _, found in self.named_parameters()]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set `training` of this module and all below it: graphs that are built from now on follow it."""
+        self.training = mode
+        for child in self._children.values():
+            child.train(mode)
+        return self
+
+    def eval(self) -> Self:
+        """`train(False)`."""
+        return self.train(False)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter's value, by path."""
