@@ -112,7 +112,11 @@ def bernoulli(key: Tensor, p: TensorLike = 0.5, shape: ShapeLike | None = None) 
         chance = chance.astype("float32")
     wanted = chance.shape if shape is None else shape_of("bernoulli", shape)
     if isinstance(p, (int, float)):
-        return _word(key, _positions("bernoulli", wanted), 0).astype(uint64) < _threshold("bernoulli", p)
+        if not 0 <= p <= 1:
+            fail(ArgumentError, f"bernoulli: a probability is from 0 to 1, not {p!r}")
+        below = round(p * 2**32)  # of the 2**32 values of a word
+        word = _word(key, _positions("bernoulli", wanted), 0)
+        return word < np.uint32(below) if below < 2**32 else ops.full(wanted, True)
     drawn = uniform(key, wanted, chance.dtype if chance.dtype is float64 else "float32")
     result = drawn < chance
     if result.shape != drawn.shape:
@@ -223,13 +227,6 @@ def _unit(key: Tensor, counter: Tensor, kind: DType, first: int) -> Tensor:
     precision = _PRECISION[kind.name]
     whole = (_word(key, counter, first) >> (32 - precision)).astype(int32)  # signed: its conversion is one instruction
     return (whole.astype("float32") * 2.0**-precision).astype(kind)
-
-
-def _threshold(name: str, p: float) -> Tensor:
-    """How many of the 2**32 values of a word are below, with probability `p`."""
-    if not 0 <= p <= 1:
-        fail(ArgumentError, f"{name}: a probability is from 0 to 1, not {p!r}")
-    return constant(np.uint64(round(p * 2**32)))
 
 
 def _floats(name: str, dtype: Any) -> DType:

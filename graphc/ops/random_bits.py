@@ -89,6 +89,9 @@ register(
         _reference,
         lowering=Elementwise(_body),
         samples=_samples,
+        formula="philox4x32_10(counter, key)[word]",
+        nan="There is none.",
+        example="graphc.random.bits(graphc.random.key(0), (3,))",
         exempt={"gradient": "the result is random bits"},
     )
 )
