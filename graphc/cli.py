@@ -1,4 +1,5 @@
-"""The command line, `python -m graphc`: `dump` prints a saved graph at any level, `info` what this machine gets.
+"""The command line, `python -m graphc`: `dump` prints a saved graph at any level, `docs` writes the
+reference manual, `info` prints what this machine gets.
 
 A new command is a function `(options) -> str` with its parser in `_parser`; `main` prints what it returns.
 """
@@ -48,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("file", type=Path, help="what graphc.text.save wrote, or the text of a graph")
     show.add_argument("--level", choices=LEVELS, default="graph", help="default: graph")
     show.set_defaults(command=dump)
+    manual = commands.add_parser(
+        "docs",
+        help="write the reference manual",
+        description="Write a Markdown page for each op and function into a folder.",
+    )
+    manual.add_argument("folder", type=Path, help="such as docs/reference; pages of what is gone are removed")
+    manual.set_defaults(command=docs)
     about = commands.add_parser("info", help="print versions, target, cache and settings")
     about.set_defaults(command=info)
     return parser
@@ -67,6 +75,14 @@ def compiled(graph: Graph) -> Function:
     updates = {Parameter(old): Tensor(new) for old, new in zip(graph.updates, graph.outputs[len(graph.results) :])}
     results = [Tensor(value) for value in graph.results]
     return function(inputs, results, updates=updates, default_updates=False, name=graph.name)
+
+
+def docs(options: argparse.Namespace) -> str:
+    """Write the reference manual; errors are quoted from maths.md beside the folder, if it is there."""
+    from graphc import reference  # it imports everything
+
+    names = reference.write(options.folder, options.folder.parent / "maths.md")
+    return f"{len(names)} pages in {options.folder}"
 
 
 def info(options: argparse.Namespace) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from graphc import reference
 from graphc.runtime.host import host_target
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +31,9 @@ LAYERS = [
     {"runtime"},
     {"freeze", "compile", "tracing"},
     {"random"},
-    {"nn", "optim", "train", "cli"},
+    {"nn", "optim", "train"},
+    {"reference_facts", "reference"},
+    {"cli"},
     {"__init__", "__main__"},
 ]
 # (module, imported part): the one upward import of each is inside a function or for types only.
@@ -112,6 +115,14 @@ def test_networkx_is_imported_only_where_a_function_needs_it() -> None:
         if isinstance(node, (ast.Import, ast.ImportFrom)) and "networkx" in ast.unparse(node)
     ]
     assert not at_the_top
+
+
+def test_the_reference_manual_is_the_one_that_the_code_makes() -> None:
+    folder = ROOT / "docs" / "reference"
+    made = reference.pages(ROOT / "docs" / "maths.md")
+    kept = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    stale = sorted(name for name in {*made, *kept} if made.get(name) != kept.get(name))
+    assert not stale, f"run `python -m graphc docs docs/reference`, commit; it changes {', '.join(stale)}"
 
 
 def test_dependencies_are_the_three() -> None:

@@ -1,14 +1,21 @@
-"""The fields of an op's entry that its reference page shows: there, and true."""
+"""The reference manual: what its pages say and show is true. (tests/test_project.py sees that they are up to date.)"""
 
 from __future__ import annotations
 
+import ast
+import doctest
+import inspect
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from graphc import interpret
+from graphc import cli, interpret, reference, reference_facts
+from graphc.build import Tensor
+from graphc.errors import ArgumentError
 from graphc.graph import Op
 from graphc.ops.lowering import Elementwise, Reduction, Scan
 from graphc.ops.registry import OPS, register
@@ -50,3 +57,77 @@ def test_what_is_said_of_nan_is_true(op: Op) -> None:
             (found,) = interpret.evaluate([t.ref for t in results], dict(zip([t.ref for t in inputs], given)))
             always.append(found.dtype.kind == "f" and bool(np.isnan(found).all()))
     assert all(always) == (not op.nan)
+
+
+# The pages
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+
+
+def test_every_link_leads_somewhere() -> None:
+    for path in FOLDER.iterdir():
+        for target in re.findall(r"\]\(([^)]*)\)", path.read_text(encoding="utf-8")):
+            assert (FOLDER / target).is_file(), f"{path.name} links to {target}"
+
+
+def test_every_example_prints_what_its_page_shows() -> None:
+    """As a doctest, which knows nothing of how the page was made."""
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
+    with np.printoptions(precision=5):
+        for path in sorted(FOLDER.iterdir()):
+            text = "".join(re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S))
+            runner.run(parser.get_doctest(text, {}, path.name, str(path), 0))
+    results = runner.summarize(verbose=False)
+    assert results.failed == 0 and results.attempted > 2 * len(OPS)
+
+
+def test_the_command_writes_the_pages_and_removes_old_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "manual"
+    folder.mkdir()
+    (folder / "gone.md").write_text("an op that is no more")
+    assert cli.main(["docs", str(folder)]) == 0
+    assert re.fullmatch(rf"\d+ pages in {re.escape(str(folder))}\n", capsys.readouterr().out)
+    assert not (folder / "gone.md").exists() and "x^(1/2)" in (folder / "sqrt.md").read_text()
+    assert "the bound that tests hold it to" in (folder / "exp.md").read_text()  # no maths.md beside the folder
+
+
+def test_a_function_without_an_example_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean(x: Tensor) -> Tensor:
+        """A mean."""
+        return x
+
+    monkeypatch.setattr(reference.ops, "mean", mean)
+    with pytest.raises(ArgumentError, match=r"graphc.mean has no example: write \"`mean\(...\)` is ...\" into its"):
+        reference.pages()
+
+
+# What docstrings claim: "`f(1.0)` is 2.0."
+
+CLAIM = re.compile(r"`([a-z_][a-z_.0-9]*\([^`]*\))` is ([-(\[\dTF][^`]*?)\.(?= |$)")
+
+
+def claims() -> list[Any]:
+    names = reference_facts.namespace()
+    texts = {name: (inspect.getdoc(function) or "").replace("\n", " ") for name, function in names.items()}
+    found = {(name, *match) for name, text in texts.items() for match in CLAIM.findall(text)}
+    known = {*names, "inf", "nan"}
+    return [pytest.param(code, claim, id=f"{name} {code}") for name, code, claim in sorted(found)
+            if {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)} <= known]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "claim"), claims())
+def test_what_a_docstring_claims_is_so(code: str, claim: str) -> None:
+    value = eval(code, reference_facts.namespace() | {"inf": np.inf, "nan": np.nan})
+    arrays = [t.eval() for t in value] if isinstance(value, tuple) else [value.eval()]
+    number = r"-?(?:inf|nan|True|False|\d+(?:\.\d+)?(?:e-?\d+)?)"
+    wanted = [float({"True": "1", "False": "0"}.get(n, n)) for n in re.findall(number, claim)]
+    found = np.concatenate([np.ravel(a).astype(np.float64) for a in arrays])
+    np.testing.assert_allclose(found, wanted, rtol=2e-4 if "..." in claim else 1e-6)
+
+
+def test_gradients_are_shown_in_algebra() -> None:
+    pages = reference.pages()
+    assert "  - x: `g * 0.5 / result`\n" in pages["sqrt.md"]
+    assert "  - y: `-(g / y * result)`\n" in pages["divide.md"]
+    assert "- **Gradient**: none: the result is boolean.\n" in pages["less.md"]
+    assert "  - indices" not in pages["take_along_axis.md"] and "where(%" in pages["take_along_axis.md"]

@@ -34,12 +34,16 @@ def adaptive_avg_pool2d(x: TensorLike, output_size: Sizes, *, layout: str = "NCH
 
     output_size is a number or one for each side; None keeps a side as it is. A side that is not known takes numbers
     that divide it (`2 * n` by 2), 1 always. f32[8,3,7,7] by (3, 2) is f32[8,3,3,2]. Raises ShapeError.
+    `adaptive_avg_pool2d(constant([[[[1.0, 2.0], [3.0, 4.0]]]]), 1)` is [[[[2.5]]]].
     """
     return _adaptive("adaptive_avg_pool2d", 2, _floats(x), output_size, layout, _means)
 
 
 def adaptive_avg_pool1d(x: TensorLike, output_size: Sizes, *, layout: str = "NCL") -> Tensor:
-    """`adaptive_avg_pool2d` over one axis: f32[8,3,10] by 4 is f32[8,3,4]."""
+    """`adaptive_avg_pool2d` over one axis: f32[8,3,10] by 4 is f32[8,3,4].
+
+    `adaptive_avg_pool1d(constant([[[1.0, 2.0, 3.0, 4.0]]]), 2)` is [[[1.5, 3.5]]].
+    """
     return _adaptive("adaptive_avg_pool1d", 1, _floats(x), output_size, layout, _means)
 
 
@@ -47,22 +51,32 @@ def adaptive_max_pool2d(x: TensorLike, output_size: Sizes, *, layout: str = "NCH
     """Maxima of `output_size` windows that cover height and width, as `adaptive_avg_pool2d` takes means.
 
     NaN if the window has one; the gradient goes to the first maximum of a window, in row-major order.
+    `adaptive_max_pool2d(constant([[[[1.0, 2.0], [3.0, 4.0]]]]), 1)` is [[[[4.0]]]].
     """
     return _adaptive("adaptive_max_pool2d", 2, as_tensor(x), output_size, layout, _maxima)
 
 
 def adaptive_max_pool1d(x: TensorLike, output_size: Sizes, *, layout: str = "NCL") -> Tensor:
-    """`adaptive_max_pool2d` over one axis."""
+    """`adaptive_max_pool2d` over one axis.
+
+    `adaptive_max_pool1d(constant([[[1.0, 2.0, 3.0, 4.0]]]), 2)` is [[[2.0, 4.0]]].
+    """
     return _adaptive("adaptive_max_pool1d", 1, as_tensor(x), output_size, layout, _maxima)
 
 
 def global_avg_pool2d(x: TensorLike, *, layout: str = "NCHW") -> Tensor:
-    """The mean over height and width, which stay with size 1: f32[N, C, H, W] gives f32[N, C, 1, 1]."""
+    """The mean over height and width, which stay with size 1: f32[N, C, H, W] gives f32[N, C, 1, 1].
+
+    `global_avg_pool2d(constant([[[[1.0, 2.0], [3.0, 4.0]]]]))` is [[[[2.5]]]].
+    """
     return adaptive_avg_pool2d(x, 1, layout=layout)
 
 
 def global_max_pool2d(x: TensorLike, *, layout: str = "NCHW") -> Tensor:
-    """The maximum over height and width, which stay with size 1: f32[N, C, H, W] gives f32[N, C, 1, 1]."""
+    """The maximum over height and width, which stay with size 1: f32[N, C, H, W] gives f32[N, C, 1, 1].
+
+    `global_max_pool2d(constant([[[[1.0, 2.0], [3.0, 4.0]]]]))` is [[[[4.0]]]].
+    """
     return adaptive_max_pool2d(x, 1, layout=layout)
 
 

@@ -31,6 +31,7 @@ def conv2d(
     x is f32[N, C, H, W], weight f32[O, C/groups, KH, KW]; with layout="NHWC" they are f32[N, H, W, C] and
     f32[KH, KW, C/groups, O]. stride, padding and dilation are a number or one for each axis; padding is also "valid" or
     "same" (stride 1 only). Raises ShapeError or ArgumentError.
+    `conv2d(ones((1, 1, 3, 3)), ones((1, 1, 2, 2)))` is [[[[4.0, 4.0], [4.0, 4.0]]]].
     """
     return _conv("conv2d", 2, x, weight, bias, stride, padding, dilation, groups, layout)
 
@@ -40,7 +41,7 @@ def conv1d(
     dilation: Pair = 1, groups: int = 1, *, layout: str = "NCL",
 ) -> Tensor:  # fmt: skip
     """`conv2d` over one axis: x is f32[N, C, L], weight f32[O, C/groups, K]; with layout="NLC" f32[N, L, C] and
-    f32[K, C/groups, O].
+    f32[K, C/groups, O]. `conv1d(constant([[[1.0, 2.0, 4.0]]]), constant([[[1.0, -1.0]]]))` is [[[-1.0, -2.0]]].
     """
     return _conv("conv1d", 1, x, weight, bias, stride, padding, dilation, groups, layout)
 
@@ -53,6 +54,7 @@ def conv_transpose2d(
 
     x is f32[N, C, H, W], weight f32[C, O/groups, KH, KW], with layout="NHWC" f32[N, H, W, C] and
     f32[KH, KW, O/groups, C]; the result has (H - 1)*stride - 2*padding + dilation*(KH - 1) + output_padding + 1 rows.
+    `conv_transpose2d(ones((1, 1, 1, 2)), ones((1, 1, 1, 2)))` is [[[[1.0, 2.0, 1.0]]]].
     """
     return _conv_transpose(
         "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation, layout
@@ -63,7 +65,10 @@ def conv_transpose1d(
     x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Pair = 1, padding: Pair = 0,
     output_padding: Pair = 0, groups: int = 1, dilation: Pair = 1, *, layout: str = "NCL",
 ) -> Tensor:  # fmt: skip
-    """`conv_transpose2d` over one axis."""
+    """`conv_transpose2d` over one axis.
+
+    `conv_transpose1d(constant([[[1.0, 2.0]]]), constant([[[1.0, -1.0]]]))` is [[[1.0, 1.0, -2.0]]].
+    """
     return _conv_transpose(
         "conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups, dilation, layout
     )

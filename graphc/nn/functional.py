@@ -67,6 +67,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x: x (1 + erf(x / sqrt(2))) / 2, as PyTorch.
 
     `approximate="tanh"` is x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. Another word is an ArgumentError.
+    `gelu(constant([0.0, 1.0]))` is [0.0, 0.8413...].
     """
     if approximate == "none":
         return x * 0.5 * (1 + ops.erf(x * math.sqrt(0.5)))
@@ -77,13 +78,16 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """exp(x) / sum(exp(x)) along `axis`: positive, and adds up to 1."""
+    """exp(x) / sum(exp(x)) along `axis`: positive, and adds up to 1. `softmax(constant([0.0, 0.0]))` is [0.5, 0.5]."""
     powers = ops.exp(_shifted(x, axis))
     return powers / powers.sum(axis, keepdims=True)
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """The logarithm of `softmax(x, axis)`, exact where the softmax itself would round to 0."""
+    """The logarithm of `softmax(x, axis)`, exact where the softmax itself would round to 0.
+
+    `log_softmax(constant([0.0, 0.0]))` is [-0.6931..., -0.6931...].
+    """
     shifted = _shifted(x, axis)
     return shifted - ops.log(ops.exp(shifted).sum(axis, keepdims=True))
 
@@ -93,6 +97,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
 
     `labels` are integers in 0..C-1 (one outside is an IndexRangeError at the call), or probabilities: floats of the
     shape of `logits`. `reduction` is "mean" (over all labels), "sum" or "none". Raises ShapeError or DTypeError.
+    `cross_entropy(constant([[0.0, 0.0]]), constant([1]))` is 0.6931....
     """
     axis = 1 if len(logits.shape) > 1 else 0
     if not logits.dtype.is_float or not logits.shape:
@@ -116,14 +121,20 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
 
 
 def mse_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """(prediction - target)**2; the shapes must be equal, so that [N, 1] and [N] never broadcast to [N, N]."""
+    """(prediction - target)**2; the shapes must be equal, so that [N, 1] and [N] never broadcast to [N, N].
+
+    `mse_loss(constant([1.0, 2.0]), constant([1.0, 4.0]))` is 2.0.
+    """
     _same_shape("mse_loss", prediction, target)
     difference = prediction - target
     return _reduced(difference * difference, reduction, "mse_loss")
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """softplus(x) - x*y: the cross entropy of sigmoid(x) with targets y in 0..1 (floats, integers or bools)."""
+    """softplus(x) - x*y: the cross entropy of sigmoid(x) with targets y in 0..1 (floats, integers or bools).
+
+    `binary_cross_entropy_with_logits(constant([0.0]), constant([1.0]))` is 0.6931....
+    """
     _same_shape("binary_cross_entropy_with_logits", logits, targets)
     y = targets if targets.dtype.is_float else targets.astype(logits.dtype)
     return _reduced(softplus(logits) - logits * y, reduction, "binary_cross_entropy_with_logits")
@@ -135,6 +146,7 @@ def layer_norm(
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axes, whose sizes are `shape` (as is weight's).
 
     The variance is the biased one. `layer_norm(f32[batch,64], (64,))` is f32[batch,64].
+    `layer_norm(constant([[1.0, 3.0]]), (2,), eps=0.0)` is [[-1.0, 1.0]].
     """
     axes = _last_axes("layer_norm", x, shape)
     centred = x - x.mean(axes, keepdims=True)
@@ -146,6 +158,7 @@ def rms_norm(x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, eps
     """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape`.
 
     `eps` is the dtype's epsilon if None. `rms_norm(f32[batch,64], (64,))` is f32[batch,64].
+    `rms_norm(constant([[3.0, 4.0]]), (2,), eps=0.0)` is [[0.8485..., 1.1313...]].
     """
     axes = _last_axes("rms_norm", x, shape)
     small = float(np.finfo(x.dtype.name).eps) if eps is None else eps
@@ -156,6 +169,7 @@ def embedding(indices: Tensor, weight: Tensor) -> Tensor:
     """The rows of `weight` at `indices`: i64[batch,time] and f32[words,64] give f32[batch,time,64].
 
     An index outside of 0..words-1 is an IndexRangeError when the graph runs.
+    `embedding(constant([2, 0]), constant([[1.0], [2.0], [3.0]]))` is [[3.0], [1.0]].
     """
     if not indices.dtype.is_integer or len(weight.shape) != 2:
         fail(ArgumentError, f"embedding: takes integers and a matrix, not {indices.type} and {weight.type}")

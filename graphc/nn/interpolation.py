@@ -46,6 +46,7 @@ def interpolate(
     (i + 0.5) * scale - 0.5, cut at the border, and with align_corners of i * (before - 1) / (after - 1), so that the
     corners stay. size and scale_factor are a number or one for each side; layout is "NCHW" or "NHWC" ("NCL", "NLC").
     Integers can be resized by "nearest" only as they are; others become floats. Raises ArgumentError or ShapeError.
+    `interpolate(constant([[[1.0, 3.0]]]), 4)` is [[[1.0, 1.0, 3.0, 3.0]]].
     """
     image = as_tensor(x)
     rank = image.ndim - 2

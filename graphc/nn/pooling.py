@@ -32,6 +32,7 @@ def max_pool2d(
     """The maximum of each window of f32[N, C, H, W] (NHWC: f32[N, H, W, C]); stride is kernel_size if not given.
 
     NaN if the window has one. Padding counts as -inf and is at most half of kernel_size.
+    `max_pool2d(constant([[[[1.0, 2.0], [3.0, 4.0]]]]), 2)` is [[[[4.0]]]].
     """
     return _max_pool("max_pool2d", 2, x, kernel_size, stride, padding, dilation, layout)
 
@@ -40,7 +41,10 @@ def max_pool1d(
     x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1, *,
     layout: str = "NCL",
 ) -> Tensor:  # fmt: skip
-    """`max_pool2d` over one axis, of f32[N, C, L] (NLC: f32[N, L, C])."""
+    """`max_pool2d` over one axis, of f32[N, C, L] (NLC: f32[N, L, C]).
+
+    `max_pool1d(constant([[[1.0, 2.0, 3.0, 4.0]]]), 2)` is [[[2.0, 4.0]]].
+    """
     return _max_pool("max_pool1d", 1, x, kernel_size, stride, padding, dilation, layout)
 
 
@@ -48,7 +52,10 @@ def avg_pool2d(
     x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True, *,
     layout: str = "NCHW",
 ) -> Tensor:  # fmt: skip
-    """The mean of each window; stride is kernel_size if not given. Padding is zeros, counted or not."""
+    """The mean of each window; stride is kernel_size if not given. Padding is zeros, counted or not.
+
+    `avg_pool2d(constant([[[[1.0, 2.0], [3.0, 4.0]]]]), 2)` is [[[[2.5]]]].
+    """
     return _avg_pool("avg_pool2d", 2, x, kernel_size, stride, padding, count_include_pad, layout)
 
 
@@ -56,7 +63,7 @@ def avg_pool1d(
     x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True, *,
     layout: str = "NCL",
 ) -> Tensor:  # fmt: skip
-    """`avg_pool2d` over one axis."""
+    """`avg_pool2d` over one axis. `avg_pool1d(constant([[[1.0, 2.0, 3.0, 4.0]]]), 2)` is [[[1.5, 3.5]]]."""
     return _avg_pool("avg_pool1d", 1, x, kernel_size, stride, padding, count_include_pad, layout)
 
 

@@ -251,7 +251,12 @@ def _rounding(name: str, doc: str, function: Any, body: Callable[[Any, Any], Any
 floor = _rounding("floor", "The largest integer that is not above x", np.floor, lambda h, x: h.floor(x))
 ceil = _rounding("ceil", "The smallest integer that is not below x", np.ceil, lambda h, x: h.ceil(x))
 trunc = _rounding("trunc", "x without its fraction, towards 0", np.trunc, lambda h, x: h.trunc(x))
-rint = _rounding("round", "The nearest integer, of two equally near ones the even one", np.rint, lambda h, x: h.rint(x))
+rint = _rounding(
+    "round",
+    "The nearest integer, of two equally near ones the even one (`rint([0.5, 1.5])` is [0.0, 2.0])",
+    np.rint,
+    lambda h, x: h.rint(x),
+)
 
 
 def round(x: TensorLike, decimals: int = 0) -> Tensor:
@@ -365,18 +370,21 @@ remainder = binary_function(
 
 
 def square(x: TensorLike) -> Tensor:
-    """x * x."""
+    """x * x. `square([-3, 2])` is [9, 4]."""
     tensor = as_tensor(x)
     return multiply(tensor, tensor)
 
 
 def reciprocal(x: TensorLike) -> Tensor:
-    """1 / x."""
+    """1 / x. `reciprocal([2.0, 4.0])` is [0.5, 0.25]."""
     return divide(1, x)
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
-    """`x` limited to [min, max], either of which may be None; nan stays nan."""
+    """`x` limited to [min, max], either of which may be None; nan stays nan.
+
+    `clip([-2.0, 0.5, 3.0], 0, 1)` is [0.0, 0.5, 1.0].
+    """
     result = as_tensor(x)
     if min is not None:
         result = maximum(result, min)

@@ -112,5 +112,5 @@ def fmod(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def positive(x: TensorLike) -> Tensor:
-    """`x` as a tensor: +x."""
+    """`x` as a tensor: +x. `positive([1, -1])` is [1, -1]."""
     return as_tensor(x)

@@ -19,7 +19,10 @@ from graphc.ops.transcendental import exp, log, softplus
 
 
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) without overflow: the maximum is subtracted first (under stop_gradient). -inf for only -inf."""
+    """log(sum(exp(x))) without overflow: the maximum is subtracted first (under stop_gradient). -inf for only -inf.
+
+    `logsumexp([0.0, 0.0, 0.0])` is 1.0986....
+    """
     given = as_tensor(x)
     tensor = converted("logsumexp", given, floating(given.dtype))
     top = stop_gradient(max(tensor, axis, keepdims=True))
@@ -29,7 +32,7 @@ def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tenso
 
 
 def logaddexp(x: TensorLike, y: TensorLike) -> Tensor:
-    """log(exp(x) + exp(y)) without overflow, of two arrays that broadcast."""
+    """log(exp(x) + exp(y)) without overflow, of two arrays that broadcast. `logaddexp(0.0, 0.0)` is 0.6931...."""
     a, b = matched("logaddexp", x, y, dtype=floating(promoted("logaddexp", x, y)))
     distance = where(a == b, 0, a - b)  # inf - inf would be nan
     return maximum(a, b) + softplus(-builtins.abs(distance))

@@ -122,7 +122,10 @@ def _joined(tensors: list[Tensor], axis: int) -> Tensor:
 
 
 def stack(arrays: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """`arrays` of one shape along a new axis. `stack([f32[3], f32[3]])` is f32[2,3]. Raises ShapeError."""
+    """`arrays` of one shape along a new axis. `stack([f32[3], f32[3]])` is f32[2,3]. Raises ShapeError.
+
+    `stack([[1, 2], [3, 4]], 1)` is [[1, 3], [2, 4]].
+    """
     tensors = _promoted("stack", arrays)
     for other in tensors[1:]:
         if other.shape != tensors[0].shape:
@@ -132,7 +135,10 @@ def stack(arrays: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 
 def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
-    """The arrays along `axis`, each without it. Its size must be known. `unstack(f32[2,3])` is two f32[3]."""
+    """The arrays along `axis`, each without it. Its size must be known. `unstack(f32[2,3])` is two f32[3].
+
+    `unstack([[1, 2], [3, 4]])` is ([1, 2], [3, 4]).
+    """
     tensor = as_tensor(x)
     where_ = normalized_axis("unstack", axis, tensor.ndim, tensor)
     count = _known("unstack", tensor, where_)
@@ -150,6 +156,7 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     """`x` cut along `axis` into equal parts (an int), or before each of the positions (a list), as `numpy.split`.
 
     `split(f32[6], 3)` is three f32[2], `split(f32[6], [1, 4])` is f32[1], f32[3], f32[2]. Raises ShapeError.
+    `split([1, 2, 3], [1])` is ([1], [2, 3]).
     """
     tensor = as_tensor(x)
     where_ = normalized_axis("split", axis, tensor.ndim, tensor)
@@ -166,7 +173,10 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
 
 
 def tile(x: TensorLike, repetitions: Size | Sequence[Size]) -> Tensor:
-    """`x` repeated as a whole so many times along each axis, as `numpy.tile`. `tile(f32[3], 2)` is f32[6]."""
+    """`x` repeated as a whole so many times along each axis, as `numpy.tile`. `tile(f32[3], 2)` is f32[6].
+
+    `tile([1, 2], 2)` is [1, 2, 1, 2].
+    """
     tensor = as_tensor(x)
     given: Sequence[Size] = (repetitions,) if isinstance(repetitions, (int, Dim)) else repetitions
     counts: list[Size] = [*[1] * (tensor.ndim - len(given)), *given]
@@ -234,7 +244,7 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Axes `source` moved to the positions `destination`; the others keep their order.
 
-    `moveaxis(f32[2,3,4], 0, -1)` is f32[3,4,2].
+    `moveaxis(f32[2,3,4], 0, -1)` is f32[3,4,2]. `moveaxis([[1, 2]], 0, 1)` is [[1], [2]].
     """
     tensor = as_tensor(x)
     pairs = [[a] if isinstance(a, int) else list(a) for a in (source, destination)]
@@ -248,7 +258,10 @@ def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequ
 
 
 def ravel(x: TensorLike) -> Tensor:
-    """The elements in row-major order along one axis. `ravel(f32[2,3])` is f32[6]."""
+    """The elements in row-major order along one axis. `ravel(f32[2,3])` is f32[6].
+
+    `ravel([[1, 2], [3, 4]])` is [1, 2, 3, 4].
+    """
     tensor = as_tensor(x)
     return reshape(tensor, (tensor.size,))
 
@@ -257,6 +270,7 @@ def meshgrid(*arrays: TensorLike, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Coordinate arrays from vectors, as `numpy.meshgrid`: "xy" exchanges the first two axes of the grid, "ij" not.
 
     `meshgrid(f32[3], f32[2])` is two f32[2,3]. Scalars count as vectors of one element.
+    `meshgrid([1, 2], [3, 4])` is ([[1, 2], [1, 2]], [[3, 3], [4, 4]]).
     """
     if indexing not in ("xy", "ij"):
         fail(ArgumentError, f'meshgrid: indexing is "xy" or "ij", not {indexing!r}')

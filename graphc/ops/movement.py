@@ -121,7 +121,7 @@ def reshape(x: TensorLike, shape: Size | str | Sequence[Size | str]) -> Tensor:
 
 
 def expand_dims(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
-    """`x` with new axes of size 1 at the positions `axis` of the result."""
+    """`x` with new axes of size 1 at the positions `axis` of the result. `expand_dims([1, 2], 1)` is [[1], [2]]."""
     tensor = as_tensor(x)
     count = len(axis) if isinstance(axis, (tuple, list)) else 1
     new = normalized_axes("expand_dims", axis, tensor.ndim + count)
@@ -130,7 +130,7 @@ def expand_dims(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
 
 
 def squeeze(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
-    """`x` without axes of size 1: those in `axis`, or all of them."""
+    """`x` without axes of size 1: those in `axis`, or all of them. `squeeze([[1], [2]])` is [1, 2]."""
     tensor = as_tensor(x)
     if axis is None:
         axes = tuple(a for a, n in enumerate(tensor.shape) if n == 1)
@@ -189,19 +189,19 @@ def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
 
 
 def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
-    """The array API's name of `transpose` with axes."""
+    """The array API's name of `transpose` with axes. `permute_dims([[1, 2]], (1, 0))` is [[1], [2]]."""
     return transpose(x, axes)
 
 
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
-    """`x` with two axes exchanged."""
+    """`x` with two axes exchanged. `swapaxes([[1, 2]], 0, 1)` is [[1], [2]]."""
     tensor = as_tensor(x)
     a, b = (normalized_axis("swapaxes", axis, tensor.ndim, tensor) for axis in (axis1, axis2))
     return transpose(tensor, tuple({a: b, b: a}.get(axis, axis) for axis in range(tensor.ndim)))
 
 
 def matrix_transpose(x: TensorLike) -> Tensor:
-    """`x` with its last two axes exchanged."""
+    """`x` with its last two axes exchanged. `matrix_transpose([[1, 2]])` is [[1], [2]]."""
     return swapaxes(x, -1, -2)
 
 

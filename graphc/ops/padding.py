@@ -145,6 +145,7 @@ def pad(x: TensorLike, pad_width: Widths, mode: str = "constant", constant_value
     `pad_width` is a number for all, (before, behind) for all axes, or one such pair for each axis (sizes may be named).
     mode: "constant" (filled with the scalar `constant_values`), "edge", "reflect" (without the edge element),
     "symmetric" (with it) or "wrap"; the last three need sizes that are known. `pad(f32[3], (1, 2))` is f32[6].
+    `pad([1, 2], (1, 2))` is [0, 1, 2, 0, 0].
     """
     tensor = as_tensor(x)
     widths = _widths(tensor, pad_width)

@@ -30,7 +30,7 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
     """`x` at the integers `indices` along `axis` (of the flattened array for None), as `numpy.take`.
 
     The axis is replaced by the axes of `indices`: `take(f32[5,3], i64[2,4], 0)` is f32[2,4,3]. Negative indices count
-    from the end. An index out of range is an IndexRangeError.
+    from the end. An index out of range is an IndexRangeError. `take([10, 20, 30], [2, -3])` is [30, 10].
     """
     tensor = as_tensor(x)
     if axis is None:
@@ -40,7 +40,10 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
 
 
 def gather(x: TensorLike, indices: TensorLike, axis: int) -> Tensor:
-    """`take_along_axis`: result[i] = x[i with i[axis] replaced by indices[i]]; a negative index is an error."""
+    """`take_along_axis`: result[i] = x[i with i[axis] replaced by indices[i]]; a negative index is an error.
+
+    `gather([10, 20, 30], [2, 0], 0)` is [30, 10].
+    """
     return take_along_axis(x, indices, axis)
 
 

@@ -321,7 +321,7 @@ def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False, dtype: Any = 
 
 
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
-    """sum / count. Integers and bools are averaged in float64; the mean of nothing is nan."""
+    """sum / count. Integers and bools are averaged in float64; the mean of nothing is nan. `mean([1, 2, 6])` is 3.0."""
     tensor = as_tensor(x)
     kind = as_dtype(dtype) if dtype is not None else tensor.dtype if tensor.dtype.is_float else float64
     axes = normalized_axes("mean", axis, tensor.ndim, tensor)

@@ -137,7 +137,7 @@ _cast_op = register(
 
 
 def astype(x: TensorLike, dtype: Any) -> Tensor:
-    """`x` converted to `dtype`; `x` itself if it has it."""
+    """`x` converted to `dtype`; `x` itself if it has it. `astype([1.9, -1.9], 'int32')` is [1, -1]."""
     tensor, to = as_tensor(x), as_dtype(dtype)
     return tensor if tensor.dtype is to else cast(Tensor, apply(_cast_op, tensor, dtype=to))
 

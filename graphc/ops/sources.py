@@ -40,7 +40,7 @@ placeholder = register(
         unique=True,
         exempt=_SOURCE,
         formula="the argument of the call",
-        example="graphc.placeholder('x', (3,)) * 2",
+        example="graphc.function([x := graphc.placeholder('x', (3,))], x * 2)(np.ones(3, 'float32'))",
     )
 )
 parameter = register(
@@ -131,7 +131,7 @@ def iota(shape: Sequence[Size] | Size, dtype: Any = "int64", axis: int = 0) -> T
 
 
 def arange(stop: Size, dtype: Any = "int64") -> Tensor:
-    """0, 1, ..., stop - 1. `stop` may be a named size."""
+    """0, 1, ..., stop - 1. `stop` may be a named size. `arange(4)` is [0, 1, 2, 3]."""
     return iota((stop,), dtype)
 
 
@@ -142,7 +142,7 @@ def dim_value(size: Size, dtype: Any = "int64") -> Tensor:
 
 
 def full(shape: Sequence[Size] | Size, value: TensorLike, dtype: Any = None) -> Tensor:
-    """An array of `shape` filled with the scalar `value`."""
+    """An array of `shape` filled with the scalar `value`. `full((2,), 7)` is [7, 7]."""
     if dtype is not None and isinstance(value, Dim):
         scalar = dim_value(value, dtype)
     else:
@@ -151,29 +151,29 @@ def full(shape: Sequence[Size] | Size, value: TensorLike, dtype: Any = None) -> 
 
 
 def zeros(shape: Sequence[Size] | Size, dtype: Any = "float32") -> Tensor:
-    """Zeros. (The default dtype is float32, not NumPy's float64.)"""
+    """Zeros. (The default dtype is float32, not NumPy's float64.) `zeros((2,), 'int32')` is [0, 0]."""
     return full(shape, 0, dtype)
 
 
 def ones(shape: Sequence[Size] | Size, dtype: Any = "float32") -> Tensor:
-    """Ones. (The default dtype is float32, not NumPy's float64.)"""
+    """Ones. (The default dtype is float32, not NumPy's float64.) `ones((2,), 'int32')` is [1, 1]."""
     return full(shape, 1, dtype)
 
 
 def zeros_like(x: TensorLike, dtype: Any = None) -> Tensor:
-    """Zeros of the shape and dtype of `x`."""
+    """Zeros of the shape and dtype of `x`. `zeros_like([5, 7])` is [0, 0]."""
     like = as_tensor(x)
     return full(like.shape, 0, like.dtype if dtype is None else dtype)
 
 
 def ones_like(x: TensorLike, dtype: Any = None) -> Tensor:
-    """Ones of the shape and dtype of `x`."""
+    """Ones of the shape and dtype of `x`. `ones_like([5, 7])` is [1, 1]."""
     like = as_tensor(x)
     return full(like.shape, 1, like.dtype if dtype is None else dtype)
 
 
 def full_like(x: TensorLike, value: TensorLike, dtype: Any = None) -> Tensor:
-    """`value` in the shape and dtype of `x`."""
+    """`value` in the shape and dtype of `x`. `full_like([1, 2], 7)` is [7, 7]."""
     like = as_tensor(x)
     return full(like.shape, value, like.dtype if dtype is None else dtype)
 

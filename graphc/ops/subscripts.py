@@ -39,6 +39,7 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     Subscripts are NumPy's: letters for axes, `...` for axes that broadcast, a label twice in one operand for its
     diagonal, and without `->` a result of the labels that occur once, in alphabetical order. Equal labels are equal
     sizes. ArgumentError for subscripts that do not fit the operands, ShapeError for sizes that differ.
+    `einsum('ij,kj->ik', [[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]])` is [[11.0, 17.0]].
     """
     inputs, output = _parsed(subscripts, len(operands))
     dtype = promoted("einsum", *operands)
@@ -65,6 +66,7 @@ def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[int | Sequence[
     """The sum of products over the last `axes` axes of `x` and the first of `y`, or over the two lists in `axes`.
 
     The result has the other axes of `x`, then those of `y`. ShapeError where paired sizes differ.
+    `tensordot([[1, 2], [3, 4]], [1, 10], 1)` is [21, 43].
     """
     a, b = as_tensor(x), as_tensor(y)
     if isinstance(axes, int):
@@ -89,13 +91,19 @@ def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[int | Sequence[
 
 
 def outer(x: TensorLike, y: TensorLike) -> Tensor:
-    """All products of an element of `x` and one of `y`: [i, j] = x[i] * y[j]. Both are flattened first."""
+    """All products of an element of `x` and one of `y`: [i, j] = x[i] * y[j]. Both are flattened first.
+
+    `outer([1, 2], [3, 4])` is [[3, 4], [6, 8]].
+    """
     a, b = reshape(as_tensor(x), -1), reshape(as_tensor(y), -1)
     return multiply(expand_dims(a, 1), expand_dims(b, 0))
 
 
 def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:
-    """The sum of products along `axis` (counted in the broadcast shape). ShapeError if the sizes along it differ."""
+    """The sum of products along `axis` (counted in the broadcast shape). ShapeError if the sizes along it differ.
+
+    `vecdot([1, 2], [3, 4])` is 11.
+    """
     a, b = as_tensor(x), as_tensor(y)
     shape = broadcast_shape("vecdot", a, b)
     (place,) = normalized_axes("vecdot", axis, len(shape))
