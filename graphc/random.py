@@ -33,7 +33,7 @@ ShapeLike = Size | Sequence[Size]
 
 
 def key(seed: TensorLike) -> Tensor:
-    """The key of a seed: an int (modulo 2**64), or a scalar tensor of integers."""
+    """The key of a seed: an int (modulo 2**64), or a scalar tensor of integers. `key(7)` is 7."""
     if isinstance(seed, int):
         return constant(np.uint64(seed % 2**64))
     found = as_tensor(seed)
@@ -43,7 +43,10 @@ def key(seed: TensorLike) -> Tensor:
 
 
 def split(key: Tensor, num: int = 2) -> Tensor:
-    """`num` new keys, uint64[num]: `keys = split(key)`, then keys[0], keys[1]. (A Tensor cannot be unpacked.)"""
+    """`num` new keys, uint64[num]: `keys = split(key)`, then keys[0], keys[1]. (A Tensor cannot be unpacked.)
+
+    `split(key(0))` is [17333632219461522913, 15692649886853691038].
+    """
     _check_key("split", key)
     if not isinstance(num, int) or num < 0:
         fail(ArgumentError, f"split: makes some number of keys, not {num!r}")
@@ -51,7 +54,10 @@ def split(key: Tensor, num: int = 2) -> Tensor:
 
 
 def fold_in(key: Tensor, data: TensorLike) -> Tensor:
-    """The key of `key` and an integer (a step, the number of a layer): another one for each value of `data`."""
+    """The key of `key` and an integer (a step, the number of a layer): another one for each value of `data`.
+
+    `fold_in(key(0), 3)` is 16980158192133456330.
+    """
     _check_key("fold_in", key)
     number = constant(np.uint64(data % 2**64)) if isinstance(data, int) else as_tensor(data)
     if not number.dtype.is_integer or number.ndim:
@@ -60,7 +66,10 @@ def fold_in(key: Tensor, data: TensorLike) -> Tensor:
 
 
 def bits(key: Tensor, shape: ShapeLike = (), dtype: Any = "uint32") -> Tensor:
-    """Random integers over the whole range of an unsigned `dtype`: "uint8", "uint16", "uint32" or "uint64"."""
+    """Random integers over the whole range of an unsigned `dtype`: "uint8", "uint16", "uint32" or "uint64".
+
+    `bits(key(0), (2,), 'uint8')` is [213, 164].
+    """
     _check_key("bits", key)
     kind = as_dtype(dtype)
     if kind.kind != "u":
@@ -74,8 +83,8 @@ def uniform(
 ) -> Tensor:
     """Floats in [minval, maxval), equally likely. With the default bounds they are multiples of 2**-24 (or 2**-53).
 
-    `uniform(key, (2, 3))` is f32[2,3]. minval and maxval are numbers or tensors that broadcast to `shape`; rounding
-    may give maxval itself where it is large beside the difference.
+    minval and maxval are numbers or tensors that broadcast to `shape`; rounding
+    may give maxval itself where it is large beside the difference. `uniform(key(0), (2,))` is [0.3990..., 0.9722...].
     """
     _check_key("uniform", key)
     kind, counter = _floats("uniform", dtype), _positions("uniform", shape)
@@ -93,6 +102,7 @@ def normal(key: Tensor, shape: ShapeLike = (), dtype: Any = "float32") -> Tensor
     """Normally distributed floats of mean 0 and variance 1, by the method of Box and Muller.
 
     The largest are 6.5 in float32 (as it happens once in 2**31 draws) and 8.5 in float64.
+    `normal(key(0), (2,))` is [0.9911..., -0.1536...].
     """
     _check_key("normal", key)
     kind, counter = _floats("normal", dtype), _positions("normal", shape)
@@ -105,7 +115,10 @@ def normal(key: Tensor, shape: ShapeLike = (), dtype: Any = "float32") -> Tensor
 
 
 def bernoulli(key: Tensor, p: TensorLike = 0.5, shape: ShapeLike | None = None) -> Tensor:
-    """True with probability `p` (a number or a tensor), False otherwise. The default shape is that of `p`."""
+    """True with probability `p` (a number or a tensor), False otherwise. The default shape is that of `p`.
+
+    `bernoulli(key(0), 0.5, (3,))` is [True, False, True].
+    """
     _check_key("bernoulli", key)
     chance = as_tensor(p)
     if not chance.dtype.is_float:
@@ -128,6 +141,7 @@ def randint(key: Tensor, shape: ShapeLike, minval: int, maxval: int, dtype: Any 
     """Integers in minval..maxval - 1, equally likely (to 2**-32 of that). At most 2**32 of them are possible.
 
     `randint(key, (5,), 1, 7)` throws five dice. Raises ArgumentError for bounds that do not fit dtype or one another.
+    `randint(key(0), (5,), 1, 7)` is [6, 3, 2, 3, 5].
     """
     _check_key("randint", key)
     kind = as_dtype(dtype)
@@ -146,7 +160,10 @@ def randint(key: Tensor, shape: ShapeLike, minval: int, maxval: int, dtype: Any 
 
 
 def permutation(key: Tensor, x: TensorLike, axis: int = 0) -> Tensor:
-    """0..x - 1 in random order for an int `x` or a size; the slices of a tensor along `axis` in random order."""
+    """0..x - 1 in random order for an int `x` or a size; the slices of a tensor along `axis` in random order.
+
+    `permutation(key(0), 4)` is [2, 1, 3, 0].
+    """
     _check_key("permutation", key)
     if not isinstance(x, (Tensor, np.ndarray, list, tuple)):
         (size,) = shape_of("permutation", x)

@@ -17,18 +17,19 @@ from typing import Any
 from graphc import ops, reference_facts
 from graphc.errors import ArgumentError
 from graphc.graph import Op
-from graphc.nn import functional
 from graphc.ops.registry import OPS
 
+Function = Callable[..., Any]
+Functions = dict[str, tuple[str, Function]]
 _BEHIND = "Behind functions and gradients"
 _INTRODUCTION = """# Reference
 
 A page for each function and each op, made by `python -m graphc docs docs/reference` out of the docstrings and entries
-of the code. *Functions* are called as `graphc.NAME`, those of networks as `graphc.nn.functional.NAME`, with tensors,
-arrays, lists or numbers; they promote dtypes as NumPy 2 does, and broadcast. *Ops* are the nodes that graphs are made
-of: a function of the same name builds one, other functions build several. Gradients and special values on the pages
-are the answers of the rules and references themselves; every example is run by the tests, printed as with
-`numpy.set_printoptions(precision=5)`. Derivatives of functions, and kinks: `docs/differentiation.md`. How errors are
+of the code. *Functions* are called as each page shows, with tensors, arrays, lists or numbers; they promote dtypes as
+NumPy 2 does, and broadcast. *Ops* are the nodes that graphs are made of: a function of the same name builds one, other
+functions build several. Gradients and special values on the pages are the answers of the rules and references
+themselves; every example is run by the tests, printed as with `numpy.set_printoptions(precision=5)`. Derivatives of
+functions, and kinks: `docs/differentiation.md`. How errors are
 measured: `docs/maths.md`.
 """
 
@@ -51,27 +52,24 @@ def pages(maths: Path | None = None) -> dict[str, str]:
     Raises ArgumentError for a public function without an example in its documentation.
     """
     measured = _measured(maths)
-    functions = _functions()
+    functions = reference_facts.functions()
     names = sorted({*functions, *OPS})
-    made = {f"{name}.md": _page(name, functions.get(name), OPS.get(name), measured) for name in names}
+    made = {}
+    for name in names:
+        called, function = functions.get(name, (name, None))
+        made[f"{name}.md"] = _page(name, called, function, OPS.get(name), measured)
     return {**made, "README.md": _index(functions)}
 
 
-def _functions() -> dict[str, Callable[..., Any]]:
-    """The public functions by name."""
-    return {**{n: getattr(functional, n) for n in functional.__all__}, **{n: getattr(ops, n) for n in ops.__all__}}
-
-
-def _page(name: str, function: Callable[..., Any] | None, op: Op | None, measured: dict[str, list[str]]) -> str:
-    where = "graphc" if name in ops.__all__ else "graphc.nn.functional"
+def _page(name: str, called: str, function: Function | None, op: Op | None, measured: dict[str, list[str]]) -> str:
     parts = [f"# {name}"]
     doc = op.doc if op is not None else ""
     if function is not None:
-        parts.append(f"`{where}.{name}{_signature(function)}`")
+        parts.append(f"`{called}{_signature(function)}`")
         doc = inspect.getdoc(function) or doc
     parts.append(doc)
     other = function.__name__ if function is not None else name
-    if other != name and _functions().get(other) is function:
+    if other != name and reference_facts.functions().get(other, ("", None))[1] is function:
         parts.append(f"Another name of {_link(other)}.")
         if op is None:
             return "\n\n".join([*parts, *_example(name, function, OPS.get(other))]) + "\n"
@@ -86,7 +84,7 @@ def _page(name: str, function: Callable[..., Any] | None, op: Op | None, measure
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
-def _example(name: str, function: Callable[..., Any] | None, op: Op | None) -> list[str]:
+def _example(name: str, function: Function | None, op: Op | None) -> list[str]:
     """The section of the example, and of a composition the ops of its graph."""
     example = reference_facts.example_of(function, op)
     if example is None:
@@ -98,13 +96,13 @@ def _example(name: str, function: Callable[..., Any] | None, op: Op | None) -> l
     return [*section, f"Made of {', '.join(map(_link, made))}."] if made else section
 
 
-def _signature(function: Callable[..., Any]) -> str:
+def _signature(function: Function) -> str:
     """The parameters with their defaults, without types: the text says those."""
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in inspect.signature(function).parameters.values()]
     return str(inspect.Signature(plain))
 
 
-def _facts(op: Op, function: Callable[..., Any] | None, measured: dict[str, list[str]]) -> str:
+def _facts(op: Op, function: Function | None, measured: dict[str, list[str]]) -> str:
     names = reference_facts.operand_names(op, function)
     lines = [f"- **Formula**: `{op.formula}`"]
     if op.samples is not tuple:
@@ -131,7 +129,7 @@ def _measured(maths: Path | None) -> dict[str, list[str]]:
 # The index
 
 
-def _index(functions: dict[str, Callable[..., Any]]) -> str:
+def _index(functions: Functions) -> str:
     families = _families()
     lines = [_INTRODUCTION]
     for title, names in families.items():
@@ -144,9 +142,9 @@ def _link(name: str) -> str:
     return f"[{name}]({name}.md)"
 
 
-def _summary(name: str, functions: dict[str, Callable[..., Any]]) -> str:
+def _summary(name: str, functions: Functions) -> str:
     """The first sentence of the documentation."""
-    doc = inspect.getdoc(functions[name]) if name in functions else OPS[name].doc
+    doc = inspect.getdoc(functions[name][1]) if name in functions else OPS[name].doc
     first = re.split(r"(?<=[.;])\s", (doc or "").strip(), maxsplit=1)[0].rstrip(".;")
     return first.replace("\n", " ").replace("|", "\\|")
 
@@ -154,17 +152,15 @@ def _summary(name: str, functions: dict[str, Callable[..., Any]]) -> str:
 def _families() -> dict[str, list[str]]:
     """Titles -> names: the first line of the module that a function is imported from, as `graphc.ops` does."""
     found: dict[str, list[str]] = {}
-    for package in (ops, functional):
-        tree = ast.parse(inspect.getsource(package))
+    for package, module in reference_facts.PACKAGES.items():
+        tree = ast.parse(inspect.getsource(module))
         owner = {alias.asname or alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom)
                  for alias in node.names}  # fmt: skip
-        for name in package.__all__:
-            if package is functional and name in ops.__all__:
-                continue
-            function = getattr(package, name)
-            module = owner.get(name) or owner.get(function.__name__) or package.__name__
-            doc = importlib.import_module(module).__doc__ or module
-            title = doc.strip().splitlines()[0].rstrip(".").split(":")[0]
-            found.setdefault(title, []).append(name)
+        for page, (called, function) in reference_facts.functions().items():
+            if called.rpartition(".")[0] == package:
+                source = owner.get(page) or owner.get(function.__name__) or package
+                doc = importlib.import_module(source).__doc__ or source
+                title = doc.strip().splitlines()[0].rstrip(".").split(":")[0]
+                found.setdefault(title, []).append(page)
     found[_BEHIND] = [name for name in OPS if name not in ops.__all__]
     return found

@@ -12,12 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 
 import graphc
-from graphc import ops
+from graphc import ops, random
 from graphc.build import Tensor, placeholder
 from graphc.errors import GraphcError
 from graphc.graph import Graph, Op, Value, topological_order
@@ -261,24 +262,47 @@ def error(op: Op, measured: dict[str, list[str]]) -> str:
 # examples
 
 
+PACKAGES: dict[str, ModuleType] = {"graphc": ops, "graphc.nn.functional": functional, "graphc.random": random}
+
+
+def functions() -> dict[str, tuple[str, Callable[..., Any]]]:
+    """Every public function by the name of its page: how it is called from outside, and itself."""
+    found: dict[str, tuple[str, Callable[..., Any]]] = {}
+    for package, module in PACKAGES.items():
+        for name in module.__all__:
+            function, page = getattr(module, name), f"random.{name}" if module is random else name
+            if not inspect.isclass(function):
+                found.setdefault(page, (f"{package}.{name}", function))
+    return found
+
+
 @cache
-def namespace() -> dict[str, Any]:
-    """The names that an example in a docstring may use: public functions, `inf`, `nan`."""
-    names = {name: getattr(ops, name) for name in ops.__all__}
-    return {"constant": graphc.constant, **{n: getattr(functional, n) for n in functional.__all__}, **names}
+def namespace(package: str = "graphc") -> dict[str, str]:
+    """The names that an example in a docstring may use -> how they are called from outside. Those of the docstring's
+    own package come before others."""
+    names = {"constant": "graphc.constant", "inf": "np.inf", "nan": "np.nan"}
+    for page, (called, _) in functions().items():
+        if not page.startswith("random."):
+            names.setdefault(page, called)
+    return names | {name: f"{package}.{name}" for name in PACKAGES[package].__all__}
 
 
 class _Qualified(ast.NodeTransformer):
     """`softmax([nan])` as `graphc.nn.functional.softmax([np.nan])`."""
 
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        if node.id in ("inf", "nan"):
-            return ast.parse(f"np.{node.id}", mode="eval").body
-        if node.id in namespace():
-            where = "graphc.nn.functional" if node.id in functional.__all__ else "graphc"
-            where = "graphc" if node.id in ops.__all__ else where
-            return ast.parse(f"{where}.{node.id}", mode="eval").body
-        return node
+        return ast.parse(self.names.get(node.id, node.id), mode="eval").body
+
+
+def qualified(code: str, package: str) -> str | None:
+    """An expression of a docstring as a user types it; None if it uses names that only the text knows."""
+    tree, names = ast.parse(code, mode="eval"), namespace(package)
+    if not {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} <= names.keys():
+        return None
+    return ast.unparse(_Qualified(names).visit(tree))
 
 
 _IN_TEXT = re.compile(r"`([a-z_][a-z_.0-9]*\([^`]*\))` is ")
@@ -288,12 +312,11 @@ def example_of(function: Callable[..., Any] | None, op: Op | None) -> str | None
     """An expression to run: the entry's, one out of the documentation (`f(1.0)` is 2.0), or one for elementwise ops."""
     if op is not None and op.example:
         return op.example
+    package = "graphc.random" if getattr(function, "__module__", "") == "graphc.random" else "graphc"
     doc = inspect.getdoc(function) if function is not None else op.doc if op else ""
-    for found in _IN_TEXT.findall((doc or "").replace("\n", " ")):
-        tree = ast.parse(found, mode="eval")
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        if names <= {*namespace(), "inf", "nan"}:  # no call of things that only the text knows
-            return ast.unparse(_Qualified().visit(tree))
+    for code in _IN_TEXT.findall((doc or "").replace("\n", " ")):
+        if found := qualified(code, package):
+            return found
     if op is None or not isinstance(op.lowering, Elementwise):
         return None
     kinds = {d.kind for d in accepted(op)}

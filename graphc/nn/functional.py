@@ -183,6 +183,7 @@ def dropout(x: Tensor, p: float = 0.5, generator: Generator | None = None, train
 
     What is dropped is 0 also where it was infinite or nan. Each call of a function drops others; its forward and
     backward drop the same. `generator` is needed where something is drawn: `graphc.random.Generator(seed)`.
+    `dropout(constant([1.0, 2.0]), training=False)` is [1.0, 2.0].
     """
     if not x.dtype.is_float:
         fail(DTypeError, f"dropout: takes floats, not {shown(x)}")
