@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from numpy import ndarray
+
 from graphc import settings
 from graphc.bounds import bounds_of
 from graphc.build import Parameter, Tensor
@@ -108,12 +110,15 @@ class Function:
         self.name = frozen.graph.name
         self.parameters = frozen.parameters
         self._pack = packer(frozen.nest)
+        self._single = isinstance(frozen.nest, Tensor)
+        self._run = executable.run
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
         """Run once. `out`: arrays for the results, in the nest that the outputs have (None: a new array)."""
-        if out is not None:
+        if out is not None and not (self._single and type(out) is ndarray):
             out = self._frozen.flatten_out(out)
-        return self._pack(self._executable.run(args, named, out))
+        results = self._run(args, named, out)
+        return results[0] if self._single else self._pack(results)
 
     @property
     def native_calls(self) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy import ndarray
 
 from graphc import settings
 from graphc.bounds import Bounds
@@ -108,7 +109,11 @@ class Executable:
         None. Raises ArgumentError, DTypeError, ShapeError for arguments that do not fit and IndexRangeError for an
         index out of range; after an error no parameter has changed.
         """
-        results = self._locked(self._call_quickly, args, named, out)
+        if self._locks:
+            results = self._locked(self._call_quickly, args, named, out)
+        else:
+            with self._lock:
+                results = self._call_quickly(args, named, out)
         if results is None:
             # converting may run the user's own code (`__array__`), which may call this function: no lock is held
             arrays, sizes = self._arguments.bind(args, named)
@@ -138,14 +143,19 @@ class Executable:
             if len(args) + len(named) != len(self.program.inputs):
                 return None
             args = (*args, *map(named.get, self.program.inputs[len(args) :]))  # a missing one gives None: refused
-        if out is None:
-            results = [make() for make in plan.makers]
+        makers = plan.makers
+        if type(out) is ndarray:
+            results = [out]
+        elif out is None:
+            results = [makers[0]()] if len(makers) == 1 else [make() for make in makers]
         else:
-            given = [out] if isinstance(out, np.ndarray) else list(out)
-            if len(given) != len(plan.makers):
+            given = list(out)
+            if len(given) != len(makers):
                 return None
-            results = [make() if array is None else array for array, make in zip(given, plan.makers, strict=True)]
-        self._prepare(plan)
+            results = [make() if array is None else array for array, make in zip(given, makers, strict=True)]
+        threads = self.threads or settings.current().num_threads or _cores
+        if plan.threads != threads:
+            self._prepare(plan, threads)
         status = plan.enter(*args, *results)
         if status is False:
             return None
@@ -226,23 +236,23 @@ class Executable:
 
     def _run(self, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> None:
         """The native call, with the addresses of inputs and results in the bind table."""
-        self._prepare(plan)
+        threads = self.threads or settings.current().num_threads or _cores
+        if plan.threads != threads:
+            self._prepare(plan, threads)
         self.native_calls += 1
         if self._driver.run(plan.context):
             self._fail(plan, arrays)
 
-    def _prepare(self, plan: _BoundPlan) -> None:
+    def _prepare(self, plan: _BoundPlan, threads: int) -> None:
         """Let the plan see the threads that this call may use, and where arena and scratch are."""
-        threads = self.threads or settings.current().num_threads or _cores
-        if plan.threads != threads:
-            pool = self._driver.pool
-            sharing = pool.ensure(threads)
-            if self._scratch_bytes * sharing > self._scratch.nbytes:
-                self._scratch = aligned_bytes(self._scratch_bytes * sharing)
-                self._forget()
-            plan.tables.place(address_of(self._arena))
-            plan.tables.share(pool.address, sharing, address_of(self._scratch), self._scratch_bytes)
-            plan.threads = threads
+        pool = self._driver.pool
+        sharing = pool.ensure(threads)
+        if self._scratch_bytes * sharing > self._scratch.nbytes:
+            self._scratch = aligned_bytes(self._scratch_bytes * sharing)
+            self._forget()
+        plan.tables.place(address_of(self._arena))
+        plan.tables.share(pool.address, sharing, address_of(self._scratch), self._scratch_bytes)
+        plan.threads = threads
 
     def _forget(self) -> None:
         """Arena, scratch or pool are not what they were: every plan has to be prepared again."""
