@@ -326,13 +326,26 @@ def test_a_bool_in_memory_is_any_byte_when_read_and_0_or_1_when_written() -> Non
         assert found.view(np.uint8).tolist() == [0, 1, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("lanes", [2, 16])
-def test_zip(lanes: int) -> None:
+@pytest.mark.parametrize(("lanes", "run", "part"), [(2, 1, 2), (16, 1, 4), (16, 2, 4), (16, 1, 16), (8, 4, 8)])
+def test_zip(lanes: int, run: int, part: int) -> None:
+    counts = ir.const(run), ir.const(part)
     for dtype in (bool_, float32, uint8, int64):
         a, b = samples(dtype, lanes, 17), samples(dtype, lanes, 18)
-        low = apply(lambda x, y: op("zip_low", x.vtype, x, y), [a, b], dtype, lanes)
-        high = apply(lambda x, y: op("zip_high", x.vtype, x, y), [a, b], dtype, lanes)
-        same(np.concatenate([low, high]), np.stack([a, b], 1).ravel())
+        low = apply(lambda x, y: op("zip_low", x.vtype, x, y, *counts), [a, b], dtype, lanes)
+        high = apply(lambda x, y: op("zip_high", x.vtype, x, y, *counts), [a, b], dtype, lanes)
+        runs = np.stack([x.reshape(-1, 2, part // 2 // run, run) for x in (a, b)], 3)  # part, half, run, side, lane
+        same(low.reshape(-1, part), runs[:, 0].reshape(-1, part))
+        same(high.reshape(-1, part), runs[:, 1].reshape(-1, part))
+
+
+@pytest.mark.parametrize(("lanes", "run"), [(2, 1), (16, 4), (16, 1), (8, 4)])
+def test_even_and_odd_runs(lanes: int, run: int) -> None:
+    for dtype in (bool_, float32, uint8, int64):
+        a, b = samples(dtype, lanes, 17), samples(dtype, lanes, 18)
+        runs = np.concatenate([a, b]).reshape(-1, 2, run)
+        for name, which in (("even", 0), ("odd", 1)):
+            found = apply(lambda x, y, name=name: op(name, x.vtype, x, y, ir.const(run)), [a, b], dtype, lanes)
+            same(found, runs[:, which].ravel())
 
 
 def everything(target: Target) -> ir.LoopKernel:

@@ -293,17 +293,28 @@ class Arithmetic:
             return a
         return self.builder.pure(a.dtype, 1, f"extractelement {a.typed}, i64 {lane}")
 
-    def zip_low(self, a: Value, b: Value) -> Value:
-        """The lower half of a0, b0, a1, b1, ..."""
-        return self._zip(a, b, 0)
+    def zip_low(self, a: Value, b: Value, run: int, part: int) -> Value:
+        """In every part of so many lanes: the lower half of a's, b's, a's, ... runs of lanes."""
+        return self._zip(a, b, run, part, 0)
 
-    def zip_high(self, a: Value, b: Value) -> Value:
-        """The upper half of a0, b0, a1, b1, ..."""
-        return self._zip(a, b, a.lanes // 2)
+    def zip_high(self, a: Value, b: Value, run: int, part: int) -> Value:
+        """The same of the upper half."""
+        return self._zip(a, b, run, part, part // 2)
 
-    def _zip(self, a: Value, b: Value, first: int) -> Value:
-        order = [str(lane + side * a.lanes) for lane in range(first, first + a.lanes // 2) for side in (0, 1)]
-        rhs = f"shufflevector {a.typed}, {b.typed}, <{a.lanes} x i32> {vector_of(order, int32)}"
+    def _zip(self, a: Value, b: Value, run: int, part: int, half: int) -> Value:
+        starts = [p + half + r for p in range(0, a.lanes, part) for r in range(0, part // 2, run)]
+        return self._shuffle(a, b, [s + side * a.lanes + n for s in starts for side in (0, 1) for n in range(run)])
+
+    def even(self, a: Value, b: Value, run: int) -> Value:
+        """The runs 0, 2, 4, ... of the lanes of a, then of b."""
+        return self._shuffle(a, b, [s + n for s in range(0, 2 * a.lanes, 2 * run) for n in range(run)])
+
+    def odd(self, a: Value, b: Value, run: int) -> Value:
+        """The runs 1, 3, 5, ..."""
+        return self._shuffle(a, b, [s + n for s in range(run, 2 * a.lanes, 2 * run) for n in range(run)])
+
+    def _shuffle(self, a: Value, b: Value, order: Sequence[int]) -> Value:
+        rhs = f"shufflevector {a.typed}, {b.typed}, <{a.lanes} x i32> {vector_of(list(map(str, order)), int32)}"
         return self.builder.pure(a.dtype, a.lanes, rhs)
 
     def any(self, a: Value) -> Value:

@@ -263,6 +263,17 @@ def _reduces(e: ir.Op, t: list[ir.VType]) -> bool:
     return lanes & (lanes - 1) == 0 and e.vtype == ir.VType(t[0].dtype)
 
 
+def _count(e: ir.Op, position: int) -> int:
+    """An operand that is a constant number."""
+    arg = e.args[position]
+    return int(arg.value) if isinstance(arg, ir.Const) else 0
+
+
+def _divides(e: ir.Op, *counts: int) -> bool:
+    """Whether each is a divisor of the next, and the last one of the lanes."""
+    return all(a > 0 and b % a == 0 for a, b in zip(counts, (*counts[1:], e.vtype.lanes), strict=True))
+
+
 _OPS: dict[str, _Rule] = {
     **_rules(_NUMBERS, 2, lambda e, t: _all_same(e, t) and e.vtype.dtype.kind != "b"),
     **_rules(_EXTREMA, 2, _all_same),
@@ -273,7 +284,8 @@ _OPS: dict[str, _Rule] = {
     **_rules(_SAME, 1, lambda e, t: _all_same(e, t) and e.vtype.dtype.kind != "b"),
     "sqrt": (1, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
     **{name: (arity, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float) for name, arity in FUNCTIONS.items()},
-    **_rules(["zip_low", "zip_high"], 2, lambda e, t: _all_same(e, t) and e.vtype.lanes % 2 == 0),
+    **_rules(["zip_low", "zip_high"], 4, lambda e, t: _all_same(e, t[:2]) and _divides(e, 2 * _count(e, 2), _count(e, 3))),
+    **_rules(["even", "odd"], 3, lambda e, t: _all_same(e, t[:2]) and _divides(e, 2 * _count(e, 2))),
     "opaque": (1, lambda e, t: e.vtype == ir.I64 and _all_same(e, t)),
     "not_": (1, lambda e, t: _all_same(e, t) and not e.vtype.dtype.is_float),
     "copysign": (2, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),

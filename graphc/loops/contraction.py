@@ -248,7 +248,7 @@ class _Emitter:
             for loop, stride, steps in zip(self.nest, strides, self.flat, strict=True):
                 s = stack.enter_context(b.loop("s", 0, loop.extent))
                 base, at = base + s * stride, at + s * (steps * width)
-            pack(b, replace(source, base=base), block.length, panel, at, groups, self.schedule.gathers)
+            pack(b, replace(source, base=base), block.length, panel, at, groups)
 
     def _rows(self, block: _Block) -> None:
         """The tiles of the chunk's rows, in two even heights; where m is not known, short ones at the end."""

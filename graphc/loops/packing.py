@@ -1,10 +1,8 @@
 """Packing: copies of a matrix operand into scratch, k-major, so that a tile reads it with stride 1.
 
 `pack(...)` copies `groups` vectors of *columns* (B) or *rows* (A): both are "lanes" here, and element (p, lane) lands
-at panel[p * width + lane]. Three ways: vectors along the lanes are copied; vectors along k are transposed in registers
-by log2(lanes) rounds of zips; anything else is gathered, and so are vectors along k where gathers are good (they
-compile in a quarter of the time and need no constants in registers, which the tile would have to do without).
-To add a layout, add a way here; tiles only ever see k-major panels.
+at panel[p * width + lane]. Three ways: vectors along the lanes are copied; squares of vectors along k are transposed in
+registers; anything else is gathered. To add a layout, add a way here; tiles only ever see k-major panels.
 """
 
 from __future__ import annotations
@@ -12,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.loops.builder import Builder, Scalar
-from graphc.loops.ir import Load, Store, VType
+from graphc.loops.ir import Expr, Load, Op, Store, VType, const
 from graphc.types import DType, Size, minimum
+
+PART_BYTES = 16  # lanes move within parts of a register by one instruction, and so do whole parts
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,14 @@ class Source:
     limit: Size
 
 
-def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int, gathers: bool) -> None:
+def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
     """Copy `length` steps of k of `groups` vectors to panel[at ...]; rows of the panel have groups * lanes elements.
 
-    The panel needs room for `length` rounded up to a whole vector, and limit must be positive if length is. `gathers`:
-    whether the target has gathers worth using.
+    The panel needs room for `length` rounded up to a whole vector, and limit must be positive if length is.
     """
     if source.lane_stride == 1:
         _copy(builder, source, length, panel, at, groups)
-    elif source.k_stride == 1 and source.dtype.itemsize >= 4 and not gathers:
+    elif source.k_stride == 1 and source.dtype.itemsize >= 4:
         _transpose(builder, source, length, panel, at, groups)
     else:
         _gather(builder, source, length, panel, at, groups)
@@ -76,18 +75,51 @@ def _transpose(builder: Builder, source: Source, length: Size, panel: str, at: S
             index = builder.index(source.base + lane * source.lane_stride + p)
             load = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)
             square.append(builder.let(load, builder.depth, "x"))
-        for row, vector in enumerate(zipped(builder, square)):
+        for row, vector in enumerate(transposed(builder, square)):
             index = builder.index(at + (p + row) * (groups * lanes) + g * lanes)
             builder.emit(Store(panel, index.expr, vector.expr))
 
 
-def zipped(builder: Builder, vectors: list[Scalar]) -> list[Scalar]:
-    """log2(n) rounds over n vectors; each zips vector i with vector i + n/2. With n = lanes it is the transpose."""
-    half = len(vectors) // 2
-    for _ in range(len(vectors).bit_length() - 1):
-        pairs = [(vectors[i], vectors[i + half]) for i in range(half)]
-        vectors = [builder.op(name, a.dtype, a, b) for a, b in pairs for name in ("zip_low", "zip_high")]
+def transposed(builder: Builder, vectors: list[Scalar]) -> list[Scalar]:
+    """The transpose of a square: vector i of the result has lane i of each vector.
+
+    First in parts of 16 bytes, by zips of longer and longer runs (the lanes of `part` vectors come together), then the
+    parts of groups of such vectors: machines have instructions for just these, without constants.
+    """
+    lanes, part = len(vectors), min(len(vectors), PART_BYTES // vectors[0].dtype.itemsize)
+    groups = [_zipped(builder, vectors[i : i + part], part) for i in range(0, lanes, part)]
+    columns = [_spread(builder, [group[c] for group in groups], part) for c in range(part)]
+    return [columns[c][q] for q in range(lanes // part) for c in range(part)]
+
+
+def _zipped(builder: Builder, vectors: list[Scalar], part: int) -> list[Scalar]:
+    """As many vectors as a part has lanes, transposed in every part."""
+    run, dtype = 1, vectors[0].dtype
+    while run < part:
+        pairs = []
+        for i in range(0, part, 2 * run):
+            pairs += [(vectors[i + t], vectors[i + run + t]) for t in range(run)]
+        counts = (const(run), const(part))
+        vectors = [_shuffled(builder, name, dtype, a, b, counts) for a, b in pairs for name in ("zip_low", "zip_high")]
+        run *= 2
     return vectors
+
+
+def _spread(builder: Builder, vectors: list[Scalar], part: int) -> list[Scalar]:
+    """Vector q of the result has part q of each."""
+    if len(vectors) == 1:
+        return vectors
+    pairs, dtype = list(zip(vectors[::2], vectors[1::2], strict=True)), vectors[0].dtype
+    halves = [
+        _spread(builder, [_shuffled(builder, name, dtype, a, b, (const(part),)) for a, b in pairs], part)
+        for name in ("even", "odd")
+    ]
+    return [vector for pair in zip(*halves, strict=True) for vector in pair]
+
+
+def _shuffled(builder: Builder, name: str, dtype: DType, a: Scalar, b: Scalar, counts: tuple[Expr, ...]) -> Scalar:
+    op = Op(name, (a.expr, b.expr, *counts), VType(dtype, a.lanes))
+    return builder.let(op, max(a.depth, b.depth))
 
 
 def _gather(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:

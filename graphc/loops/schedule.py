@@ -98,7 +98,6 @@ class Schedule:
     unroll: int
     pack_a: bool
     pack_b: bool
-    gathers: bool
     panels: Size
     row_chunks: Size
     rows: int  # of a chunk, in tiles (of height + 1 rows, if m is not known)
@@ -153,7 +152,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
     return Schedule(
         lanes, vectors, height, tall, rows_known, masked, block, blocked, split, cut, unroll, pack_a, pack_b,
-        target.masked_memory, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
+        panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
         blocks_first,
     )  # fmt: skip
 
