@@ -284,7 +284,9 @@ _OPS: dict[str, _Rule] = {
     **_rules(_SAME, 1, lambda e, t: _all_same(e, t) and e.vtype.dtype.kind != "b"),
     "sqrt": (1, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
     **{name: (arity, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float) for name, arity in FUNCTIONS.items()},
-    **_rules(["zip_low", "zip_high"], 4, lambda e, t: _all_same(e, t[:2]) and _divides(e, 2 * _count(e, 2), _count(e, 3))),
+    **_rules(
+        ["zip_low", "zip_high"], 4, lambda e, t: _all_same(e, t[:2]) and _divides(e, 2 * _count(e, 2), _count(e, 3))
+    ),
     **_rules(["even", "odd"], 3, lambda e, t: _all_same(e, t[:2]) and _divides(e, 2 * _count(e, 2))),
     "opaque": (1, lambda e, t: e.vtype == ir.I64 and _all_same(e, t)),
     "not_": (1, lambda e, t: _all_same(e, t) and not e.vtype.dtype.is_float),
