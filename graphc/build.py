@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from graphc.conversion import cast_array
 from graphc.declared import checked_name, checked_size
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine, user_line
 from graphc.errors import fail as fail
@@ -388,4 +389,4 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
         if isinstance(data, Dim):
             fail(DTypeError, f"the size {data} is no array", "graphc.dim_value(size) is its value as a tensor")
         fail(DTypeError, f"{shown(data)}: graphc has no dtype {array.dtype}", "use numbers or bools")
-    return array.astype((dtype or as_dtype(array.dtype)).numpy, copy=False)
+    return cast_array(array, dtype or as_dtype(array.dtype))

@@ -58,6 +58,10 @@ class DTypeError(GraphcError, TypeError):
     """Dtypes that do not fit: a narrowing argument, an op that is not defined for a dtype."""
 
 
+class IntegerRangeError(DTypeError, OverflowError):
+    """A Python int that does not fit the integer dtype of the tensor that it meets."""
+
+
 class ArgumentError(GraphcError, TypeError):
     """A call with a missing, surplus or unknown argument, or a build-time argument of the wrong kind."""
 

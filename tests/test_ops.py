@@ -17,6 +17,7 @@ import pytest
 from graphc import interpret
 from graphc.autodiff import vjp
 from graphc.build import Tensor, apply, placeholder
+from graphc.conversion import cast_array
 from graphc.graph import Op
 from graphc.ops.lowering import ArgReduction, Contraction, Elementwise, Movement, Reduction
 from graphc.ops.registry import OPS, register
@@ -152,7 +153,7 @@ class NumPyHandler:
         return Number(np.array([value]).astype(dtype.numpy))
 
     def cast(self, a: Number, dtype: DType) -> Number:
-        return Number(a.array.astype(dtype.numpy))
+        return Number(cast_array(a.array, dtype))
 
     def function(self, name: str, *operands: Number) -> Number:
         """By the reference of the op of that name: bodies around it are what is tested."""

@@ -235,7 +235,7 @@ class Arithmetic:
         return self.builder.pure(dtype, a.lanes, f"bitcast {a.typed} to {to}")
 
     def cast(self, a: Value, dtype: DType) -> Value:
-        """NumPy's `astype`. A float that an integer dtype cannot hold gives what x86 gives (i32, i64: the lowest)."""
+        """NumPy's `astype`. A float that an integer dtype cannot hold gives the nearest that it holds, NaN gives 0."""
         source, to = a.dtype, dtype.kind
         if source is dtype or source == dtype:
             return a
@@ -259,17 +259,28 @@ class Arithmetic:
 
     def _to_integer(self, a: Value, dtype: DType) -> Value:
         if dtype.name == "uint64":
-            half = self.like(float(2**63), a)
-            large = self.ge(a, half)
-            low = self._to_integer(self.select(large, self.sub(a, half), a), int64)
+            half, zero = self.like(float(2**63), a), self.like(0.0, a)
+            large, positive = self.ge(a, half), self.select(self.gt(a, zero), a, zero)
+            low = self._to_integer(self.select(large, self.sub(positive, half), positive), int64)
             top = self.builder.constant(-(2**63), int64, a.lanes)
-            return self.bitcast(self.xor(low, self.select(large, top, self.like(0, low))), dtype)
+            whole = self.xor(low, self.select(large, top, self.like(0, low)))
+            beyond = self.ge(a, self.like(float(2**64), a))
+            return self.bitcast(self.select(beyond, self.like(-1, low), whole), dtype)
         if dtype.name not in ("int32", "int64"):
-            return self.cast(self._to_integer(a, int64 if dtype.name == "uint32" else int32), dtype)
-        limit = float(2 ** (8 * dtype.itemsize - 1))
-        inside = self.and_(self.ge(a, self.like(-limit, a)), self.lt(a, self.like(limit, a)))
+            wide = self._to_integer(a, int64 if dtype.name == "uint32" else int32)
+            bits = 8 * dtype.itemsize - (dtype.kind == "i")
+            least = self.like(-(2**bits) if dtype.kind == "i" else 0, wide)
+            most = self.like(2**bits - 1, wide)
+            return self._convert("trunc", self._clamped(wide, least, most), dtype)
+        limit = 2 ** (8 * dtype.itemsize - 1)
+        below, above = self.lt(a, self.like(-float(limit), a)), self.ge(a, self.like(float(limit), a))
+        inside = self.and_(self.ge(a, self.like(-float(limit), a)), self.not_(above))
         whole = self._convert("fptosi", self.select(inside, a, self.like(0.0, a)), dtype)
-        return self.select(inside, whole, self.like(-int(limit), whole))
+        low, high = self.like(-limit, whole), self.like(limit - 1, whole)
+        return self.select(above, high, self.select(below, low, whole))
+
+    def _clamped(self, a: Value, least: Value, most: Value) -> Value:
+        return self.builder.binary("smax", self.builder.binary("smin", a, most), least)
 
     # -- vectors
 

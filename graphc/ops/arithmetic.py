@@ -20,6 +20,7 @@ from graphc.ops.operands import (
     TensorLike,
     as_tensor,
     binary_function,
+    fits,
     floating,
     result_of,
     same_type,
@@ -384,8 +385,11 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     """`x` limited to [min, max], either of which may be None; nan stays nan.
 
     `clip([-2.0, 0.5, 3.0], 0, 1)` is [0.0, 0.5, 1.0].
+    A Python int beyond the dtype of integers is no limit on the side where it limits nothing.
     """
     result = as_tensor(x)
+    min = None if type(min) is int and min < 0 and not fits(min, result.dtype) else min
+    max = None if type(max) is int and max > 0 and not fits(max, result.dtype) else max
     if min is not None:
         result = maximum(result, min)
     return result if max is None else minimum(result, max)

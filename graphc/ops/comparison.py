@@ -6,7 +6,7 @@ Each op is one `register(Op(...))`, made by `_comparison` because only the name 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from graphc.ops.operands import (
     TensorLike,
     as_tensor,
     binary_function,
+    fits,
     promoted,
     same_type,
     ufunc,
@@ -76,6 +77,10 @@ def _comparison(name: str, doc: str, how: str) -> Callable[[TensorLike, TensorLi
                 return where(x < 0, _below(how), plain(astype(x, uint64), y))
             if x.dtype is uint64 and y.dtype.kind == "i":
                 return where(y < 0, _below(_MIRRORED[how]), plain(x, astype(y, uint64)))
+        for tensor, number, order in ((x, y, how), (y, x, _MIRRORED[how])):
+            if isinstance(tensor, Tensor) and not fits(number, tensor.dtype):
+                holds = ("ne", "lt", "le") if cast(int, number) > 0 else ("ne", "gt", "ge")
+                return full_like(tensor, order in holds, bool_)
         return plain(x, y)
 
     function.__name__, function.__doc__ = name, doc
@@ -88,6 +93,7 @@ def _below(how: str) -> bool:
     return how in ("ne", "lt", "le")
 
 
+# A Python int that no element can reach compares as the number that it is.
 # int64 and uint64 would meet in float64, which does not tell all of them apart. Like NumPy, graphc compares exactly.
 _MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 

@@ -6,6 +6,7 @@ broadcasts. `unary_function` and `binary_function` turn an elementwise op's entr
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,7 +16,8 @@ import numpy as np
 
 from graphc import build
 from graphc.build import Tensor, apply, constant, signature
-from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError, fail
+from graphc.conversion import cast_array
+from graphc.errors import ArgumentError, DTypeError, GraphcError, IntegerRangeError, ShapeError, fail
 from graphc.graph import Attrs, ConstantData, Node, Op, Types, shown
 from graphc.types import Dim, DType, Shape, Size, TensorType, bool_, broadcast_shapes, float32, float64, int64
 
@@ -61,11 +63,27 @@ def converted(name: str, x: TensorLike, dtype: DType) -> Tensor:
         x = as_tensor(x)
     if isinstance(x, Tensor):
         return x if x.dtype is dtype else cast(Tensor, apply("cast", x, dtype=dtype))
-    try:
-        array = np.asarray(x, dtype.numpy) if type(x) in _WEAK else np.asarray(x).astype(dtype.numpy)
-    except OverflowError:
-        fail(DTypeError, f"{name}: {x!r} does not fit {dtype.name}", "convert the tensor first: x.astype('int64'), say")
+    if not fits(x, dtype):
+        hint = "convert the tensor first: x.astype('int64'), say"
+        fail(IntegerRangeError, f"{name}: {x!r} does not fit {dtype.name}", hint)
+    array = cast_array(np.asarray(_finite(x) if type(x) is int and dtype.is_float else x), dtype)
     return cast(Tensor, apply("constant", data=ConstantData(array)))
+
+
+def fits(x: Any, dtype: DType) -> bool:
+    """Whether `x` is no Python int, or one that the integer dtype `dtype` holds."""
+    if type(x) is not int or not dtype.is_integer:
+        return True
+    info = np.iinfo(dtype.numpy)
+    return info.min <= x <= info.max
+
+
+def _finite(x: int) -> float:
+    """A Python int as a float64, an infinity where it is too large, as NumPy has it."""
+    try:
+        return float(x)
+    except OverflowError:
+        return math.inf if x > 0 else -math.inf
 
 
 def expanded(x: Tensor, shape: Shape) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from graphc.build import Tensor, apply, as_dtype, install, signature
+from graphc.conversion import cast_array
 from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops.lowering import Elementwise
@@ -109,28 +110,25 @@ def _cast_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
 
 
 def _cast_samples() -> list[Sample]:
-    # From a float to an integer, only values that fit: outside of the range the result is unspecified, as in NumPy.
-    made = []
-    for to in DTYPES:
-        values = "special" if to.is_float or to is bool_ else "ordinary"
-        operand = Operand((23,), values=values, positive=to.kind == "u")
-        made.append(Sample((operand,), {"dtype": to}, FLOATS, smooth=to is FLOATS[1]))
-    made += [Sample((Operand((23,)),), {"dtype": to}, tuple(d for d in ALL if not d.is_float)) for to in DTYPES]
+    made = [Sample((Operand((67,)),), {"dtype": to}, ALL, smooth=to is FLOATS[1]) for to in DTYPES]
+    powers = [sign * 2.0**k for k in (7, 8, 15, 16, 31, 32, 63, 64) for sign in (-1, 1)]
+    edges = Operand((48,), values=tuple(power + off for power in powers for off in (0, -1, 0.5)))
+    made += [Sample((edges,), {"dtype": to}, FLOATS, smooth=False) for to in DTYPES]
     return made + [Sample((Operand(s),), {"dtype": FLOATS[1]}, FLOATS[:1]) for s in ((0,), (1,), (3, 5), ())]
 
 
 _cast_op = register(
     Op(
         "cast",
-        "x converted to dtype as ndarray.astype: integers wrap, floats round to nearest even or truncate to integers"
-        " (unspecified outside of their range), bool is x != 0 (true for nan).",
+        "x converted to dtype as ndarray.astype: integers wrap, floats round to nearest even. A float as an integer"
+        " loses its fraction, and is the nearest of the range if it is outside of it. bool is x != 0 (true for nan).",
         _cast_type,
-        lambda arrays, attrs: (arrays[0].astype(attrs["dtype"].numpy),),
+        lambda arrays, attrs: (cast_array(arrays[0], attrs["dtype"]),),
         _cast_gradient,
         Elementwise(_cast_body),
         _cast_samples,
         formula="x in another dtype",
-        nan="NaN stays NaN in another float dtype, is True as a bool, and unspecified as an integer.",
+        nan="NaN stays NaN in another float dtype, is True as a bool and 0 as an integer.",
         example="graphc.astype([0.0, 1.9, -1.9], 'int32')",
     )
 )
