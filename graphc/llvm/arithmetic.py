@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.errors import InternalError
 from graphc.llvm.builder import Builder, vector_of
+from graphc.llvm.conversions import cast
 from graphc.llvm.values import Value, mangled, type_text, wrapped
 from graphc.loops import maths
 from graphc.target import Target
@@ -235,52 +236,8 @@ class Arithmetic:
         return self.builder.pure(dtype, a.lanes, f"bitcast {a.typed} to {to}")
 
     def cast(self, a: Value, dtype: DType) -> Value:
-        """NumPy's `astype`. A float that an integer dtype cannot hold gives the nearest that it holds, NaN gives 0."""
-        source, to = a.dtype, dtype.kind
-        if source is dtype or source == dtype:
-            return a
-        if to == "b":
-            return self.ne(a, self.like(0, a))
-        if source.kind == "f" and to != "f":
-            return self._to_integer(a, dtype)
-        if source.kind == "f":
-            return self._convert("fpext" if dtype.itemsize > source.itemsize else "fptrunc", a, dtype)
-        if to == "f":
-            return self._convert("sitofp" if source.kind == "i" else "uitofp", a, dtype)
-        if source.kind != "b" and source.itemsize == dtype.itemsize:
-            return self.bitcast(a, dtype)
-        if source.kind == "b" or dtype.itemsize > source.itemsize:
-            return self._convert("sext" if source.kind == "i" else "zext", a, dtype)
-        return self._convert("trunc", a, dtype)
-
-    def _convert(self, operation: str, a: Value, dtype: DType) -> Value:
-        level = a.level if dtype is int64 and a.lanes == 1 else None
-        return self.builder.pure(dtype, a.lanes, f"{operation} {a.typed} to {type_text(dtype, a.lanes)}", level)
-
-    def _to_integer(self, a: Value, dtype: DType) -> Value:
-        if dtype.name == "uint64":
-            half, zero = self.like(float(2**63), a), self.like(0.0, a)
-            large, positive = self.ge(a, half), self.select(self.gt(a, zero), a, zero)
-            low = self._to_integer(self.select(large, self.sub(positive, half), positive), int64)
-            top = self.builder.constant(-(2**63), int64, a.lanes)
-            whole = self.xor(low, self.select(large, top, self.like(0, low)))
-            beyond = self.ge(a, self.like(float(2**64), a))
-            return self.bitcast(self.select(beyond, self.like(-1, low), whole), dtype)
-        if dtype.name not in ("int32", "int64"):
-            wide = self._to_integer(a, int64 if dtype.name == "uint32" else int32)
-            bits = 8 * dtype.itemsize - (dtype.kind == "i")
-            least = self.like(-(2**bits) if dtype.kind == "i" else 0, wide)
-            most = self.like(2**bits - 1, wide)
-            return self._convert("trunc", self._clamped(wide, least, most), dtype)
-        limit = 2 ** (8 * dtype.itemsize - 1)
-        below, above = self.lt(a, self.like(-float(limit), a)), self.ge(a, self.like(float(limit), a))
-        inside = self.and_(self.ge(a, self.like(-float(limit), a)), self.not_(above))
-        whole = self._convert("fptosi", self.select(inside, a, self.like(0.0, a)), dtype)
-        low, high = self.like(-limit, whole), self.like(limit - 1, whole)
-        return self.select(above, high, self.select(below, low, whole))
-
-    def _clamped(self, a: Value, least: Value, most: Value) -> Value:
-        return self.builder.binary("smax", self.builder.binary("smin", a, most), least)
+        """NumPy's `astype`, with one result for floats that an integer dtype cannot hold."""
+        return cast(self, a, dtype)
 
     # -- vectors
 
