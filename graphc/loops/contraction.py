@@ -146,7 +146,9 @@ class _Emitter:
 
     def _declare_scratch(self) -> None:
         s, dtype, b = self.schedule, self.problem.dtype, self.builder
-        length = -(-s.block // s.lanes) * s.lanes
+        # squares of k are packed whole: the last run of a nest writes up to lanes - 1 steps behind the block
+        behind = s.lanes - 1 if self.problem.outer[s.split :] else 0
+        length = -(-(s.block + behind) // s.lanes) * s.lanes
         self.nest = self.problem.outer[s.split :]
         extents = [loop.extent for loop in self.nest]
         self.flat = [product(extents[i + 1 :]) * self.problem.k for i in range(len(extents))]  # steps, of one of each
