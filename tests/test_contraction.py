@@ -188,8 +188,11 @@ def test_blocks_of_k(symbolic: str, tb: bool) -> None:
     "case",
     [
         Case(29, 100, 520, ta=True, pad=1000),  # copied
-        Case(29, 70, 40, symbolic="k"),  # gathered
+        Case(29, 10, 40, symbolic="k"),  # gathered
         Case(29, 70, 300, ta=True, pad=1000, symbolic="nk"),
+        Case(131, 100, 523, ta=True, pad=1000),  # several groups of tiles, steps that are no multiple of 8
+        Case(131, 70, 301, ta=True, pad=1000, symbolic="k"),
+        Case(70, 65, 300, ta=True, pad=1000, dtype=float64),
     ],
 )
 def test_packed_rows(case: Case) -> None:

@@ -23,11 +23,12 @@ from dataclasses import dataclass, replace
 from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
-from graphc.loops.packing import Source, pack
+from graphc.loops.packing import STEPS, Rows, Source, pack, pack_rows
+from graphc.loops.row_tiles import Range, Tiles, first_row, known_tiles, unknown_tiles
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
 from graphc.loops.tile import Epilogue, Partial, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, int64, maximum, minimum, product
+from graphc.types import Dim, DType, Size, int64, maximum, minimum, product
 
 LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
@@ -87,14 +88,6 @@ def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, o
     return store
 
 
-@dataclass
-class _Range:
-    """From start below stop."""
-
-    start: Size
-    stop: Size
-
-
 class _Emitter:
     """One contraction being emitted: the loops around the tile, from the outside in."""
 
@@ -116,7 +109,7 @@ class _Emitter:
         total: Size = s.panels
         self.cols = self._share(col_chunk, s.cols, total)
         self.rows = self._share(
-            row_chunk, *((s.rows, self._tile_count()) if s.rows_known else (s.rows * (s.height + 1), self.problem.m))
+            row_chunk, *((s.rows, s.tiles) if s.rows_known else (s.rows * (s.height + 1), self.problem.m))
         )
         if s.blocks_first:
             with self._blocks() as block, self._matrices(chunk):
@@ -152,7 +145,11 @@ class _Emitter:
         self.nest = self.problem.outer[s.split :]
         extents = [loop.extent for loop in self.nest]
         self.flat = [product(extents[i + 1 :]) * self.problem.k for i in range(len(extents))]  # steps, of one of each
-        self.packed_rows = -(-(s.height + 1) // s.lanes) * s.lanes
+        self.packed_rows = max(s.height + 1, 0 if s.rows_known else SHORT)
+        whole = 1 << (self.packed_rows - 1).bit_length() if s.together > 1 else s.lanes  # no store crosses cache lines
+        whole = min(whole, s.lanes)
+        self.packed_rows = -(-self.packed_rows // whole) * whole
+        self.packed_size = (-(-((length + STEPS) * self.packed_rows) // s.lanes) + 1) * s.lanes
         self.cell = b.fresh("cell")
         b.emit(Scratch(self.cell, int64, 1))
         self.b_panel, self.a_panel, self.partial = "", "", ""
@@ -161,7 +158,7 @@ class _Emitter:
             b.emit(Scratch(self.b_panel, dtype, s.cols * length * s.width))
         if s.pack_a:
             self.a_panel = b.fresh("packed_a")
-            b.emit(Scratch(self.a_panel, dtype, length * self.packed_rows))
+            b.emit(Scratch(self.a_panel, dtype, s.together * self.packed_size))
         if s.blocked:
             self.partial = b.fresh("partial")
             self.partial_size = (s.rows * (s.height + 1) + SHORT) * s.cols * s.width
@@ -180,20 +177,12 @@ class _Emitter:
         rest = bind(self.builder, "rest", number // divisor)
         return bind(self.builder, "digit", number - rest * divisor), rest
 
-    def _share(self, part: Size, each: Size, total: Size) -> _Range:
+    def _share(self, part: Size, each: Size, total: Size) -> Range:
         """The items of one part: from part * each, `each` of them or what is left."""
         if part == 0:
-            return _Range(0, total)
+            return Range(0, total)
         start = bind(self.builder, "start", minimum(part * each, total))
-        return _Range(start, bind(self.builder, "stop", minimum(start + each, total)))
-
-    def _tile_start(self, tile: Size) -> Size:
-        """The first row of a tile, where m is known."""
-        return tile * self.schedule.height + minimum(tile, self.schedule.tall)
-
-    def _tile_count(self) -> int:
-        assert isinstance(self.problem.m, int)
-        return (self.problem.m - self.schedule.tall) // self.schedule.height
+        return Range(start, bind(self.builder, "stop", minimum(start + each, total)))
 
     # blocks
 
@@ -243,43 +232,49 @@ class _Emitter:
         self._rows(block)
 
     def _pack(self, source: Source, strides: list[Size], block: _Block, panel: str, at: Size, groups: int) -> None:
-        """Pack all steps of a block, those of a nest one after the other."""
-        b, width = self.builder, groups * self.schedule.lanes
-        base = source.base
+        """Pack all steps of a block."""
+        for place, to in self._segments(strides, groups * self.schedule.lanes):
+            pack(self.builder, replace(source, base=source.base + place), block.length, panel, at + to, groups)
+
+    def _segments(self, strides: list[Size], width: int) -> Iterator[tuple[Size, Size]]:
+        """Inside the loops of a nest: how far a k loop lies in the operand, and in its panel, one after the other."""
+        place: Size = 0
+        at: Size = 0
         with contextlib.ExitStack() as stack:
             for loop, stride, steps in zip(self.nest, strides, self.flat, strict=True):
-                s = stack.enter_context(b.loop("s", 0, loop.extent))
-                base, at = base + s * stride, at + s * (steps * width)
-            pack(b, replace(source, base=base), block.length, panel, at, groups)
+                s = stack.enter_context(self.builder.loop("s", 0, loop.extent))
+                place, at = place + s * stride, at + s * (steps * width)
+            yield place, at
 
     def _rows(self, block: _Block) -> None:
-        """The tiles of the chunk's rows, in two even heights; where m is not known, short ones at the end."""
+        """The rows of tiles; several of them at a time where their rows of A are packed together."""
         b, s = self.builder, self.schedule
-        if s.rows_known:
-            with b.loop("tile", self.rows.start, self.rows.stop) as t:
-                row = opaque(b, "row", self._tile_start(t), self.cell)
-                a = self._a_view(block, row)
-                count = self._tile_count()
-                tall = None if s.tall in (0, count) else b.lt(b.index(t), b.index(s.tall))
-                if s.tall != 0:
-                    self._tile_row(block, a, row, s.height + 1, tall)
-                if s.tall != count:
-                    self._tile_row(block, a, row, s.height, b.not_(tall) if tall else None)
+        tiles = known_tiles(b, s, self.rows) if s.rows_known else unknown_tiles(b, s, self.rows)
+        if s.together == 1 or not s.pack_a:
+            with b.loop("tile", tiles.start, tiles.stop) as t:
+                row = opaque(b, "row", tiles.place(t), self.cell)
+                self._tile_rows(block, self._a_view(block, row), t, row, tiles)
             return
-        rows = bind(b, "rows", self.rows.stop - self.rows.start)
-        full = bind(b, "full", rows // s.height)
-        talls = bind(b, "talls", minimum(full, rows - full * s.height))
-        rest = bind(b, "rest", rows - full * s.height - talls)
-        with b.loop("tile", 0, full + ceildiv(rest, SHORT)) as t:
-            inside = minimum(t, full)
-            place = self.rows.start + inside * s.height + minimum(t, talls) + (t - inside) * SHORT
-            row = opaque(b, "row", place, self.cell)
-            a = self._a_view(block, row)
-            index = b.index(t)
-            tall, short = b.lt(index, b.index(talls)), b.ge(index, b.index(full))
-            self._tile_row(block, a, row, s.height + 1, tall)
-            self._tile_row(block, a, row, s.height, b.not_(b.or_(tall, short)))
-            self._tile_row(block, a, row, SHORT, short, self.rows.stop)
+        with b.loop("group", tiles.start, tiles.stop, s.together) as first:
+            count = bind(b, "count", minimum(s.together, tiles.stop - first))
+            rows = Rows(lambda t: tiles.place(first + t), self.packed_rows, self.packed_size)
+            operand = self.problem.a
+            base = self.a_base + block.a
+            source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m)
+            strides = [loop.a for loop in self.nest]
+            for place, at in self._segments(strides, self.packed_rows):
+                pack_rows(b, replace(source, base=base + place), block.length, self.a_panel, at, rows, count)
+            with b.loop("tile", 0, count) as t:
+                row = opaque(b, "row", tiles.place(first + t), self.cell)
+                outer = tuple(steps * self.packed_rows for steps in self.flat)
+                a = View(self.a_panel, t * self.packed_size, self.packed_rows, 1, outer)
+                self._tile_rows(block, a, first + t, row, tiles)
+
+    def _tile_rows(self, block: _Block, a: View, t: Size, row: Size, tiles: Tiles) -> None:
+        """One row of tiles, whichever height it has."""
+        conditions = [height.condition(t) for height in tiles.heights]
+        for height, condition in zip(tiles.heights, conditions, strict=True):
+            self._tile_row(block, a, row, height.rows, condition, height.limit)
 
     def _a_view(self, block: _Block, row: Size) -> View:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
@@ -325,7 +320,7 @@ class _Emitter:
         )  # fmt: skip
         partial = None
         if block.first is not None and block.last is not None:
-            origin = self._tile_start(self.rows.start) if s.rows_known else self.rows.start
+            origin = first_row(s, self.rows.start) if s.rows_known else self.rows.start
             stride = s.cols * s.width
             place = (row - origin) * stride + col - self.cols.start * s.width
             if s.blocks_first:

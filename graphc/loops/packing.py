@@ -7,12 +7,15 @@ registers; anything else is gathered. To add a layout, add a way here; tiles onl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import Expr, Load, Op, Store, VType, const
 from graphc.types import DType, Size, minimum
 
+STEPS = 8  # of k that tiles are packed for at a time
 PART_BYTES = 16  # lanes move within parts of a register by one instruction, and so do whole parts
 
 
@@ -51,6 +54,38 @@ def lane_mask(builder: Builder, first: Size, limit: Size) -> Scalar | None:
         return None
     lanes = builder.symbols["lane"]
     return builder.lt(lanes, builder.index(slack))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tiles to pack: tile t begins at row `place(t)`, has `height` rows (or fewer), and goes to panel[t * size]."""
+
+    place: Callable[[Size], Size]
+    height: int
+    size: int
+
+
+def pack_rows(builder: Builder, source: Source, length: Size, panel: str, at: Size, rows: Rows, last: Size) -> None:
+    """Copy a transposed operand (lane_stride 1) for the tiles 0 to `last`: all of them for a few steps at a time.
+
+    So a cache line that neighbouring tiles share is fetched once. A vector that is longer than a tile reaches into
+    what is written next: a tile needs room for `length` rounded up to STEPS, and for a vector more.
+    """
+    lanes = builder.lane_count
+    exact = isinstance(length, int) and length % STEPS == 0
+    part = lane_mask(builder, 0, rows.height)
+    inside = part.expr if part else None
+    with builder.loop("p", 0, length, STEPS) as p:
+        steps = [p + n if exact else minimum(p + n, length - 1) for n in range(STEPS)]
+        with builder.loop("t", 0, last) as t:
+            row = bind(builder, "row", rows.place(t))
+            for n, step in enumerate(steps):
+                for first in range(0, rows.height, lanes):
+                    mask = lane_mask(builder, row + first, source.limit)
+                    index = builder.index(source.base + step * source.k_stride + row + first)
+                    load = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)
+                    to = builder.index(at + t * rows.size + (p + n) * rows.height + first)
+                    builder.emit(Store(panel, to.expr, load, inside))
 
 
 def _copy(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:

@@ -17,6 +17,8 @@ STARTED = 2.5  # instructions that start in a cycle, where another thread shares
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
+PACKED_ROWS = 48  # of a transposed A at a time: a few whole cache lines of each step of k
+ADDRESSES = 8  # rows at a distance that is not known: so many addresses find registers
 BLOCK = 384  # about the length of a block
 THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
 THIN_COLS = 2048
@@ -89,6 +91,7 @@ class Schedule:
     vectors: int  # of columns in a tile
     height: int
     tall: int  # how many tiles have height + 1 rows (rows_known only)
+    tiles: Size  # of all rows
     rows_known: bool
     masked: str  # which panels need masks: "none", "all", or "last" (two copies of the tile)
     block: int  # steps of a tile at most; the scratch panels have this length
@@ -97,6 +100,7 @@ class Schedule:
     cut: bool  # whether k itself is cut into blocks
     unroll: int
     pack_a: bool
+    together: int  # tiles whose rows of A are packed at a time
     pack_b: bool
     panels: Size
     row_chunks: Size
@@ -129,7 +133,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
     pack_b = packs_b(problem, most, target)
-    pack_a = packs_a(problem, target)
+    pack_a = packs_a(problem, most, target)
+    together = max(1, PACKED_ROWS // (height + 1)) if problem.a.row == 1 else 1
     thin = is_thin(problem, target) and not pack_b
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
 
@@ -151,8 +156,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     by_rows = known(problem.m, GUESS) > known(problem.n, GUESS)  # the next chunk finds what the two share in the cache
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
     return Schedule(
-        lanes, vectors, height, tall, rows_known, masked, block, blocked, split, cut, unroll, pack_a, pack_b,
-        panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
+        lanes, vectors, height, tall, tiles, rows_known, masked, block, blocked, split, cut, unroll, pack_a,
+        together, pack_b, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
         blocks_first,
     )  # fmt: skip
 
@@ -242,8 +247,8 @@ def packs_b(problem: Problem, most: int, target: Target) -> bool:
     return large and not problem.outer
 
 
-def packs_a(problem: Problem, target: Target) -> bool:
-    """Whether A goes through k-major tiles: where row addresses are no constants, or where each step of k is far away.
+def packs_a(problem: Problem, most: int, target: Target) -> bool:
+    """Whether A goes through k-major tiles: where each step of k is far away, or where there are many row addresses.
 
     The rows of a matrix that is not transposed are streams that the hardware fetches well, whatever their distance.
     """
@@ -251,7 +256,7 @@ def packs_a(problem: Problem, target: Target) -> bool:
     if isinstance(problem.m, int) and problem.m <= SHORT:
         return False
     if not isinstance(a.row, int):
-        return True
+        return most > ADDRESSES
     far = a.row == 1 and known(problem.k, GUESS) * known(a.col, 0) * itemsize > target.l2_bytes // 4
     return far and known(problem.n, GUESS) >= 64
 
