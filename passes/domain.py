@@ -17,10 +17,8 @@ from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
 from graphc.ops.lowering import (
     ArgReduction,
-    Concat,
     Contraction,
     Elementwise,
-    Gather,
     IndexValue,
     Movement,
     Reduction,
@@ -30,8 +28,8 @@ from graphc.ops.lowering import (
 )
 from graphc.types import Shape
 
-VIEW, SCALAR, ROW, FULL = "view", "scalar", "row", "full"
-RANK = {VIEW: 0, SCALAR: 1, ROW: 2, FULL: 3}
+VIEW, SCALAR, ROW, FULL, COLUMN = "view", "scalar", "row", "full", "column"
+RANK = {VIEW: 0, SCALAR: 1, ROW: 2, FULL: 3, COLUMN: 4}
 SOURCES = frozenset({"placeholder", "parameter", "constant"})
 Alignment = tuple[int | None, ...]
 SPREAD = -1  # an axis that broadcasting made, along no axis of the full shape
@@ -57,11 +55,13 @@ class RowsShape:
     full    shape `full` exactly
     row     one element for each index of the kept axes; its shape may lack the reduced axes or hold 1 there
     scalar  one element for the kernel; those of `after_total` exist only in the finish
+    column  a sum of full values over the kept axes, beside the rows, and what follows from it: only in the finish
     view    no element of its own: operands, constants, indices and what movement and index arithmetic make of them;
             read where a value of another class needs it, at any index
 
-    reductions: from full to row, over `reduced`; totals: from row (full, where nothing is reduced) to scalar; both in
-    an order in which they can be computed.
+    reductions: from full to row, over `reduced`; totals: from row (full, where nothing is reduced) to scalar; columns:
+    from full to column, over `kept`; all in an order in which they can be computed. With columns, the reduced axes are
+    the last ones.
     """
 
     full: Shape
@@ -70,6 +70,7 @@ class RowsShape:
     reductions: tuple[Node, ...]
     totals: tuple[Node, ...]
     after_total: frozenset[Value]
+    columns: tuple[Node, ...] = ()
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -140,6 +141,15 @@ def is_indexed(node: Node) -> bool:
     return isinstance(node.op.lowering, IndexValue) or node.op.name in ("iota", "dim_value")
 
 
+def across(rows: Rows, columns: Rows) -> bool:
+    """Whether `columns` reduces what `rows` keeps, of the same values, and `rows` the axes behind that."""
+    axes = [axis for axis, size in enumerate(rows.full) if size != 1]
+    kept = [axis for axis in axes if axis not in rows.reduced]
+    reduced = [axis for axis in axes if axis in rows.reduced]
+    opposite = [axis for axis in axes if axis in columns.reduced] == kept
+    return rows.full == columns.full and opposite and bool(kept and reduced) and axes == kept + reduced
+
+
 def alignment(shape: Shape, rows: Rows) -> Alignment | None:
     """For each axis of a row value the axis of the full shape (None: of size 1), or None if it is no row value."""
     kept = [axis for axis in rows.kept if rows.full[axis] != 1]
@@ -195,10 +205,12 @@ def kernel_shape(graph: Graph) -> KernelShape:
         return SortShape(*_alone(graph, nodes, Sort))
     if Contraction in kinds:
         return _contraction(graph, nodes)
-    return _Classifier(graph, nodes).shape()
+    from graphc.passes.row_classes import RowClasses  # which reads this module
+
+    return RowClasses(graph, nodes).shape()
 
 
-def _views(nodes: list[Node]) -> dict[Value, bool]:
+def views_of(nodes: list[Node]) -> dict[Value, bool]:
     """The values that are views; True for those that read no operand."""
     views: dict[Value, bool] = {}
     for node in nodes:
@@ -213,164 +225,29 @@ def _views(nodes: list[Node]) -> dict[Value, bool]:
 
 def _alone(graph: Graph, nodes: list[Node], kind: type) -> tuple[Node, Shape, dict[Value, str]]:
     """The one node of a kernel that is no view, its shape, and the classes."""
-    views = _views(nodes)
+    views = views_of(nodes)
     others = [node for node in nodes if Value(node) not in views]
     if len(others) != 1 or not isinstance(others[0].op.lowering, kind):
-        raise _no_shape(graph, f"a {kind.__name__} stands alone")
+        raise no_shape(graph, f"a {kind.__name__} stands alone")
     return others[0], others[0].types[0].shape, dict.fromkeys(views, VIEW) | {Value(others[0]): FULL}
 
 
 def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:
-    views = _views(nodes)
+    views = views_of(nodes)
     others = [node for node in nodes if Value(node) not in views]
     matmuls = [node for node in others if isinstance(node.op.lowering, Contraction)]
     epilogue = tuple(node for node in others if node is not matmuls[0])
     full = matmuls[0].types[0].shape
     if len(matmuls) != 1 or any(v not in views for v in matmuls[0].inputs):
-        raise _no_shape(graph, "a contraction kernel has one matmul, of operands")
+        raise no_shape(graph, "a contraction kernel has one matmul, of operands")
     for node in epilogue:
         if not isinstance(node.op.lowering, Elementwise) or node.types[0].shape != full:
-            raise _no_shape(graph, f"{node.op.name} {node.types[0]} is no epilogue of {full}")
+            raise no_shape(graph, f"{node.op.name} {node.types[0]} is no epilogue of {full}")
     classes = dict.fromkeys(views, VIEW) | {Value(node): FULL for node in others}
     return ContractionShape(matmuls[0], full, classes, epilogue)
 
 
-def _no_shape(graph: Graph, why: str) -> InternalError:
+def no_shape(graph: Graph, why: str) -> InternalError:
     from graphc.text import to_text
 
     return InternalError(f"a kernel without a shape: {why}\n{to_text(graph)}")
-
-
-class _Classifier:
-    """Finds the rows of an inner graph and gives each value its class, in order."""
-
-    def __init__(self, graph: Graph, nodes: list[Node]) -> None:
-        self.graph, self.nodes, self.views = graph, nodes, _views(nodes)
-        self.rows = self._rows()
-        self.classes: dict[Value, str] = {}
-        self.aligned: dict[Value, Alignment] = {}  # of row values that movement has touched
-        self.reductions: list[Node] = []
-        self.totals: list[Node] = []
-        self.after_total: set[Value] = set()
-
-    def shape(self) -> RowsShape:
-        for node in self.nodes:
-            for value in node.outputs:
-                self.classes[value] = VIEW if value in self.views else self._class(node)
-        return RowsShape(
-            self.rows.full, self.rows.reduced, self.classes,
-            tuple(self.reductions), tuple(self.totals), frozenset(self.after_total),
-        )  # fmt: skip
-
-    def _rows(self) -> Rows:
-        found: dict[Rows, None] = {}
-        for node in self.nodes:
-            kind = node.op.lowering
-            if isinstance(kind, ArgReduction) or (isinstance(kind, Reduction) and not is_total(node)):
-                found[Rows(node.inputs[0].type.shape, reduced_axes(node))] = None
-            elif isinstance(kind, Gather) and node.inputs[0] not in self.views:
-                found[Rows(node.inputs[0].type.shape, (node.attrs["axis"],))] = None
-        if len(found) > 1:
-            raise _no_shape(self.graph, f"reductions over {' and '.join(map(str, found))}")
-        return next(iter(found)) if found else Rows(self._base())
-
-    def _base(self) -> Shape:
-        shapes = [n.inputs[0].type.shape for n in self.nodes if isinstance(n.op.lowering, Reduction)]
-        shapes += [v.type.shape for v in self.graph.outputs if not one_element(v.type.shape)]
-        return next(iter(shapes), ())
-
-    def _class(self, node: Node) -> str:
-        kind = node.op.lowering
-        if isinstance(kind, (Reduction, ArgReduction)):
-            return self._reduction(node)
-        if isinstance(kind, Gather):
-            return self._gather(node)
-        if isinstance(kind, Concat):
-            return self._concat(node)
-        if isinstance(kind, Movement):
-            return self._movement(node)
-        if not isinstance(kind, Elementwise):
-            raise _no_shape(self.graph, f"{node.op.name} in rows")
-        shape = node.types[0].shape
-        classes = [self._read(v, shape) for v in node.inputs]
-        result = max(classes, key=RANK.__getitem__, default=SCALAR)
-        for v, c in zip(node.inputs, classes, strict=True):
-            if c == ROW and self.classes[v] == ROW and not self._becomes(v, result):
-                raise _no_shape(self.graph, f"{node.op.name} {node.types[0]} reads a row at another axis")
-        self._late(node, result)
-        return result
-
-    def _read(self, value: Value, shape: Shape) -> str:
-        """The class as which an operand is read."""
-        found = self.classes[value]
-        if found == VIEW:
-            found = class_of_shape(shape, self.rows) or VIEW
-        if found == VIEW:
-            raise _no_shape(self.graph, f"a value of shape {shape} is neither full, row nor scalar")
-        return found
-
-    def _becomes(self, value: Value, wanted: str) -> bool:
-        aligned = self.aligned.get(value) or alignment(value.type.shape, self.rows)
-        return aligned is not None and reaches(aligned, self.rows, wanted, value.type.shape)
-
-    def _late(self, node: Node, found: str) -> None:
-        if any(v in self.after_total for v in node.inputs):
-            self.after_total.update(node.outputs)
-            if found != SCALAR or any(self.classes[v] in (ROW, FULL) for v in node.inputs):
-                raise _no_shape(self.graph, f"{node.op.name} {node.types[0]} needs a total of its own kernel")
-
-    def _reduction(self, node: Node) -> str:
-        operand = node.inputs[0]
-        shape, base = operand.type.shape, ROW if self.rows.reduced else FULL
-        if isinstance(node.op.lowering, Reduction) and is_total(node):
-            if operand in self.after_total or (self.classes[operand] == FULL) > (base == FULL):
-                raise _no_shape(self.graph, f"{node.op.name} {node.types[0]}: of full values or of another total")
-            if self.classes[operand] == VIEW and class_of_shape(shape, self.rows) not in (base, SCALAR):
-                raise _no_shape(self.graph, f"a total over {shape}")
-            self.totals.append(node)
-            self.after_total.update(node.outputs)
-            return SCALAR
-        if shape != self.rows.full or reduced_axes(node) != self.rows.reduced or operand in self.after_total:
-            raise _no_shape(self.graph, f"{node.op.name} over {shape}")
-        self.reductions.append(node)
-        return ROW
-
-    def _gather(self, node: Node) -> str:
-        x, indices = node.inputs
-        if self.after_total & {x, indices}:
-            raise _no_shape(self.graph, "a gather behind a total")
-        found = self._read(indices, indices.type.shape)
-        if x not in self.views and (x.type.shape != self.rows.full or node.attrs["axis"] not in self.rows.reduced):
-            raise _no_shape(self.graph, "a gather along an axis that is not reduced")
-        return found if x in self.views else ROW
-
-    def _concat(self, node: Node) -> str:
-        found = class_of_shape(node.types[0].shape, self.rows)
-        if found is None or any(v not in self.views for v in node.inputs):
-            raise _no_shape(self.graph, f"a concat {node.types[0]} of what is not in memory")
-        return found
-
-    def _movement(self, node: Node) -> str:
-        operand = node.inputs[0]
-        if node.op.lowering.inside is not None:
-            raise _no_shape(self.graph, f"{node.op.name} of what is not in memory")
-        found, shape = self.classes[operand], node.types[0].shape
-        if found == SCALAR:
-            if node.op.name == "slice" and not one_element(shape):
-                raise _no_shape(self.graph, "a slice of a scalar")
-            result = SCALAR if one_element(shape) else class_of_shape(shape, self.rows)
-            if result is None:
-                raise _no_shape(self.graph, f"a scalar spread to {shape}")
-            self._late(node, result)
-            return result
-        if found == ROW:
-            before = self.aligned.get(operand) or alignment(operand.type.shape, self.rows)
-            after = moved(before, node, self.rows) if before is not None else None
-            for wanted in (ROW, FULL):
-                if after is not None and reaches(after, self.rows, wanted, shape):
-                    self.aligned[Value(node)] = after
-                    return wanted
-            if after is not None and node.op.name in ("reshape", "transpose"):
-                self.aligned[Value(node)] = after  # on the way: judged where it is read
-                return ROW
-        raise _no_shape(self.graph, f"{node.op.name} of a {found} value inside")

@@ -21,6 +21,7 @@ from graphc.passes.fusion_roles import Edge, Roles
 # Scalar arithmetic that every reader may repeat: so few nodes of such ops cost less than a dependency between kernels.
 CHEAP_SCALARS = frozenset({"add", "subtract", "multiply", "negative", "cast", "where", "minimum", "maximum", "reshape"})
 MOST_CHEAP = 4
+MOST_SIBLINGS = 9  # of the kernels that read a value, those that are tried
 
 
 def fuse(graph: Graph) -> Graph:
@@ -30,6 +31,7 @@ def fuse(graph: Graph) -> Graph:
     _grow(roles, groups)
     _retry(groups)
     _siblings(roles, groups)
+    _columns(roles, groups)
     hosted = _place_scalars(roles, groups)
     result = build(roles, groups, hosted)
     if enabled("fusion"):
@@ -106,6 +108,27 @@ def _siblings(roles: Roles, groups: Groups) -> None:
                 continue
             if not any(groups.of[other] is group or groups.merge(groups.of[other], group) for other in found[-8:]):
                 found.append(edge.user)
+
+
+def _columns(roles: Roles, groups: Groups) -> None:
+    """Sums over columns ride in the kernel of rows that computes or reads the same full values: one pass for both."""
+    readers: dict[Value, list[Node]] = {}
+    for node in roles.members:
+        if node not in roles.scalars:
+            for edge in roles.edges[node]:
+                readers.setdefault(edge.root, []).append(node)
+    for columns in groups.all():
+        full = columns.domain.full
+        if columns.domain.kind != "rows" or columns.domain.reduced is None:
+            continue
+        roots = {edge.root: None for node in columns.members for edge in roles.edges[node] if not edge.chain}
+        found: dict[Group, None] = {}
+        for root in roots:
+            if root.type.shape == full:
+                around = [root.node, *readers[root]]
+                found.update(dict.fromkeys(groups.of[node] for node in around[:MOST_SIBLINGS] if node in groups.of))
+        candidates = (rows for rows in found if rows is not columns and rows.domain.kind == "rows")
+        any(groups.merge_columns(rows, columns) for rows in candidates)
 
 
 def _place_scalars(roles: Roles, groups: Groups) -> set[Node]:

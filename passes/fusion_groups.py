@@ -18,6 +18,7 @@ from graphc.passes.domain import (
     SPREAD,
     Alignment,
     Rows,
+    across,
     alignment,
     class_of_shape,
     is_total,
@@ -42,6 +43,7 @@ class Domain:
     reduced: tuple[int, ...] | None = None
     total: bool = False  # holds a total reduction
     update: bool = False
+    columns: bool = False  # sums over columns ride beside its rows
 
     @property
     def rows(self) -> Rows:
@@ -154,6 +156,49 @@ class Groups:
         self.row_elements |= self._row_elements_with(merger.edges, {a, b})
         self._unite(a, b, merger.domain, merger.operands)
         return True
+
+    def merge_columns(self, rows: Group, columns: Group) -> bool:
+        """Let `rows` add up what `columns` sums over the axes that `rows` keeps, if that is right."""
+        inside, domain = rows.domain, columns.domain
+        if inside.reduced is None or not across(inside.rows, domain.rows) or domain.total or inside.update:
+            return False
+        behind = self._behind_columns(columns)
+        if behind is None or len(rows.members) + len(columns.members) > MOST_NODES or self._cycle(rows, columns):
+            return False
+        operands = (rows.operands | columns.operands) - set(rows.members) - set(columns.members)
+        edges = self._between(rows, columns)
+        follows = all(
+            edge.root.node not in behind
+            and (edge.user not in behind or is_reduction(edge.user))
+            and self._follows(edge, inside)
+            for edge in edges
+        )
+        if not follows or len(operands) > MOST_OPERANDS or self._late_with(edges, {rows, columns}) != set():
+            return False
+        self._unite(rows, columns, replace(inside, columns=True), operands)
+        return True
+
+    def _behind_columns(self, group: Group) -> set[Node] | None:
+        """The sums over columns of a group and what follows from them; None if it holds more, but for full values."""
+        behind: set[Node] = set()
+        for node in sorted(group.members, key=self.roles.rank.__getitem__):
+            edges = self.roles.edges[node]
+            inside = [edge for edge in edges if self.of.get(edge.root.node) is group]
+            known = [edge for edge in inside if edge.root.node in behind]
+            if isinstance(node.op.lowering, Reduction) and not known:
+                behind.add(node)
+            elif not isinstance(node.op.lowering, Elementwise) or any(edge.chain for edge in known):
+                return None
+            elif known and len(known) == len(inside) and all(self._from_memory(edge) for edge in edges):
+                behind.add(node)
+            elif known or node.types[0].shape != group.domain.full:
+                return None
+        return behind
+
+    def _from_memory(self, edge: Edge) -> bool:
+        """Whether what an edge reads is no scalar that readers repeat, and nothing is computed on the way."""
+        moved_only = all(isinstance(step.op.lowering, Movement) for step in edge.chain)
+        return moved_only and edge.root.node not in self.roles.scalars
 
     def refusal(self, a: Group, b: Group) -> str | None:
         """Why two groups cannot be one kernel, in words; None if they could."""

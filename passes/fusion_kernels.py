@@ -27,10 +27,9 @@ def build(roles: Roles, groups: Groups, hosted: set[Node]) -> Graph:
     """The graph of kernels for `groups`; `hosted` are the scalars that are stored, the others are copied inside."""
     graph = roles.graph
     wanted = _wanted(roles, groups, hosted)
-    rank = {node: position for position, node in enumerate(roles.members)}
     new: dict[Value, Value] = {}
-    for group in _order(roles, groups, hosted, rank):
-        group.members.sort(key=rank.__getitem__)
+    for group in _order(roles, groups, hosted):
+        group.members.sort(key=roles.rank.__getitem__)
         results = [value for node in group.members for value in node.outputs if value in wanted]
         inner = _Inner(group, groups, roles, hosted)
         outputs = [inner.value(value) for value in results]
@@ -59,10 +58,10 @@ def _wanted(roles: Roles, groups: Groups, hosted: set[Node]) -> set[Value]:
     return wanted
 
 
-def _order(roles: Roles, groups: Groups, hosted: set[Node], rank: dict[Node, int]) -> list[Group]:
+def _order(roles: Roles, groups: Groups, hosted: set[Node]) -> list[Group]:
     """The groups, producers first; ties by the first member."""
     everything = groups.all()
-    first = {group: min(rank[node] for node in group.members) for group in everything}
+    first = {group: min(roles.rank[node] for node in group.members) for group in everything}
     waiting: dict[Group, int] = {}
     behind: dict[Group, list[Group]] = {group: [] for group in everything}
     for group in everything:
@@ -190,7 +189,8 @@ def kernel_name(group: Group, roles: Roles) -> str:
     folds = [SHORT.get(node.op.name, node.op.name) for node in members if is_reduction(node)]
     others = [SHORT.get(name, name) for name in names if SHORT.get(name, name) not in folds]
     axes = ["".join(map(str, group.domain.reduced or ()))] if folds else []
-    return "_".join([*_words(others)[:3], *_words(folds), *axes])
+    columns = ["columns"] if group.domain.columns else []
+    return "_".join([*_words(others)[:3], *_words(folds), *axes, *columns])
 
 
 def _words(names: Sequence[str]) -> list[str]:

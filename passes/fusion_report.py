@@ -33,7 +33,8 @@ def loops_of(domain: Domain) -> str:
     axes = ", ".join(map(str, domain.reduced or ()))
     reduced = f", reduced over {'axes' if len(domain.reduced or ()) > 1 else 'axis'} {axes}" if axes else ""
     update = ", of updates" if domain.update else ""
-    return f"rows of {_text(domain.full)}{reduced}{', with a total' if domain.total else ''}{update}"
+    columns = ", with sums over columns" if domain.columns else ""
+    return f"rows of {_text(domain.full)}{reduced}{', with a total' if domain.total else ''}{columns}{update}"
 
 
 def _stored(roles: Roles, groups: Groups, group: Group, reader: Group) -> str:

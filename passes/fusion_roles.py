@@ -30,7 +30,8 @@ class Edge(NamedTuple):
 class Roles:
     """The roles of all nodes of a graph.
 
-    members: the nodes that kernels compute, in order. edges: what each member reads; readers: who reads a member.
+    members: the nodes that kernels compute, in order; rank: their positions in it. edges: what each member reads;
+    readers: who reads a member.
     scalars: members of one element that follow from sources and other such scalars (learning-rate corrections).
     updates: elementwise members that nothing reads but new values of parameters; they stay out of the kernels of
     forward and backward, so that those write nothing in place and all parameters' updates are alike.
@@ -47,6 +48,7 @@ class Roles:
         self._find_stored()
         self.members = [node for node in self.nodes if not self._inline(node)]
         self.is_member = set(self.members)
+        self.rank = {node: position for position, node in enumerate(self.members)}
         self.edges = {node: self._edges(node) for node in self.members}
         self.readers: dict[Node, list[Edge]] = {node: [] for node in self.members}
         for node in self.members:

@@ -25,7 +25,9 @@ from tests.fusion_checks import frozen, kernels
 def test_a_graph_of_no_shape_is_a_bug() -> None:
     x = placeholder("x", ("n", 3))
     with pytest.raises(InternalError, match="reductions over"):
-        kernel_shape(frozen([x], [x.sum(0), x.sum(1)]))
+        kernel_shape(frozen([x], [x.sum(0), x * x.sum(1, keepdims=True), x.reshape((x.shape[0], 3, 1)).sum(0)]))
+    with pytest.raises(InternalError, match="of a column value inside"):
+        kernel_shape(frozen([x], [x - x.mean(1, keepdims=True), x * x.sum(0, keepdims=True)]))
     with pytest.raises(InternalError, match="of a full value inside"):
         kernel_shape(frozen([x], [ops.transpose(ops.exp(x)).reshape((x.shape[0], 3)) + 1.0]))
     with pytest.raises(InternalError, match="total"):

@@ -301,7 +301,7 @@ def test_every_target_uses_its_widest_registers(name: str, register: str) -> Non
     outputs = [softmax(x, 1), x.argmax(1), x.sum(0), x.sum()]
     graph = optimize(Graph((x.ref,), tuple(y.ref for y in outputs), (), "rows"))
     kernels = lower(graph, NAMED[name]).kernels.values()
-    assert len(kernels) == 3
+    assert len(kernels) == 2  # the sum over columns rides in the rows
     for kernel in kernels:
         check_kernel(kernel)
         text = compile_assembly(emit(kernel, NAMED[name]), NAMED[name])

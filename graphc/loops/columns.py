@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 from graphc.graph import Graph, Node, Value
 from graphc.loops.evaluate import Checks, Point
-from graphc.loops.folds import Fold, joined, partials_fold, wide_dtype
+from graphc.loops.folds import Fold, partials_fold, wide_dtype
 from graphc.loops.ir import Stmt
 from graphc.loops.kernel import KernelLowering, symbol_of
-from graphc.loops.lanes import child, load_here, named
+from graphc.loops.lanes import child, named
+from graphc.loops.lines import Lines
 from graphc.ops.lowering import Reduction
 from graphc.passes.domain import FULL, RowsShape
 from graphc.target import Target
@@ -61,6 +62,7 @@ class ColumnsLowering(KernelLowering):
         share = self._share(ceildiv(self.columns, self.h.lane_count))
         self.share = ceildiv(share, self.together) * self.together
         self.lines = ceildiv(self.rows, self.share)
+        self.sums = Lines(self.h, self.partials, shape.reductions)
 
     def _loops(self) -> Size:
         h, chunk, blocks = self.h, Dim.symbol("chunk"), ceildiv(self.columns, self.width)
@@ -68,7 +70,8 @@ class ColumnsLowering(KernelLowering):
         first, last = self._range(line, self.share, self.rows)
         left, right = (0, self.columns) if blocks == 1 else self._range(chunk - line * blocks, self.width, self.columns)
         start = named(h, "start", line * self.columns)
-        self._lane_loop(left, right, 1, self.top, lambda points: self._clear(points[0], start))
+        clear = lambda points: self.sums.clear(start, self._column(points[0]), points[0].mask)  # noqa: E731
+        self._lane_loop(left, right, 1, self.top, clear)
         whole = named(h, "whole", first + (last - first) // self.together * self.together)
         self._over_rows(first, whole, self.together, (left, right), start)
         if self.together > 1:
@@ -91,11 +94,6 @@ class ColumnsLowering(KernelLowering):
     def _column(self, point: Point) -> Size:
         return point.axes[symbol_of(self.axes[-1])]
 
-    def _clear(self, point: Point, start: Size) -> None:
-        for node, buffer in self.partials.items():
-            fold = partials_fold(self.h, node, self.h.lane_count)
-            self.h.store(buffer, start + self._column(point), fold.lanes(self.h), point.mask)
-
     def _add(self, column: Point, rows: Sequence[Point], start: Size) -> None:
         """One vector of columns in a few rows."""
         symbol = symbol_of(self.axes[-1])
@@ -105,14 +103,8 @@ class ColumnsLowering(KernelLowering):
             for node in self.partials
         }
         self._store_all([(v, p) for p in points for v in self._results("full")])
-        for node, buffer in self.partials.items():
-            lowering = node.op.lowering
-            assert isinstance(lowering, Reduction)
-            values = [self.h.cast(value, node.types[0].dtype) for value in terms[node]]
-            term = self.h.widened(self.h.cast(joined(self.h, lowering, values), wide_dtype(node)), self.h.lane_count)
-            address = start + self._column(column)
-            before = load_here(self.h, buffer, wide_dtype(node), address, column.mask)
-            self.h.store(buffer, address, lowering.combine(self.h, before, term), column.mask)
+        for node in self.partials:
+            self.sums.add(node, terms[node], start, self._column(column), column.mask)
 
     def _finish(self, chunks: Size) -> tuple[Stmt, ...]:
         h = self.h
@@ -125,12 +117,9 @@ class ColumnsLowering(KernelLowering):
     def _finish_columns(self, point: Point, totals: dict[Node, Fold]) -> None:
         """One vector of columns: its lines joined in order, and what follows from them."""
         h = self.h
-        for node, buffer in self.partials.items():
-            fold = partials_fold(h, node, h.lane_count)
-            with h.loop("c", 0, self.lines) as c:
-                address = c * self.columns + self._column(point)
-                fold.add(h, [load_here(h, buffer, fold.dtype, address, point.mask)], [None])
-            point.bound[Value(node)] = h.cast(fold.lanes(h), node.types[0].dtype)
+        for node in self.partials:
+            column = self._column(point)
+            point.bound[Value(node)] = self.sums.joined(node, column, self.lines, self.columns, point.mask)
         for node, fold in totals.items():
             operand = node.inputs[0]
             fold.add(h, [self.evaluator.at(operand, self.index_of(operand), point)], [point.mask])

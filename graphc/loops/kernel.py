@@ -59,7 +59,10 @@ class KernelLowering(ABC):
         first = len(graph.inputs) + len(graph.outputs)
         self.partials = {node: f"b{first + n}" for n, node in enumerate(partials)}
         self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
-        self.prefetched = set(self.partials.values())  # buffers that need no asking (any more)
+        # what one row after another reads
+        again = {product(shape.full[first:]) for first in range(1, len(shape.full) + 1)}
+        # buffers that need no asking (any more)
+        self.prefetched = {*self.partials.values(), *(b for v, b in self.buffers.items() if v.type.size in again)}
         self.top = Point({symbol_of(i): 0 for i, size in enumerate(shape.full) if size == 1})
 
     @abstractmethod
@@ -134,7 +137,6 @@ class KernelLowering(ABC):
                 self.h.emit(Prefetch(load.buffer, Op("add", (load.index, ahead), I64)))
         self.prefetched.update(load.buffer for load in loads)
 
-
     def _at_row(self, row: Dim, axes: Sequence[int]) -> Point:
         """Where `row` is, an index over `axes` flattened into one (a symbol)."""
         ranges = Ranges({**self.extents, str(row): product(self.shape.full[i] for i in axes)})
@@ -161,7 +163,7 @@ class KernelLowering(ABC):
     # classes and indices
 
     def _class(self, value: Value) -> str:
-        """full, row or scalar; a view counts as what its shape is read as."""
+        """full, row, scalar or column; a view counts as what its shape is read as."""
         found = self.shape.classes[value]
         if found != VIEW:
             return found
@@ -177,10 +179,11 @@ class KernelLowering(ABC):
         if kind == "scalar":
             return (0,) * len(shape)
         kept = [i for i in range(len(full)) if i not in self.shape.reduced]
+        along = {"row": kept, "column": self.reduced}.get(kind, range(len(full)))
         if kind == "row" and shape == tuple(size if i in kept else 1 for i, size in enumerate(full)):
             return tuple(Dim.symbol(symbol_of(i)) if i in self.kept else 0 for i in range(len(full)))
         # of the same rank or not, a movement of ones may have put the sizes on other axes
-        axes = [i for i in (kept if kind == "row" else range(len(full))) if full[i] != 1]
+        axes = [i for i in along if full[i] != 1]
         if [s for s in shape if s != 1] != [full[i] for i in axes]:
             raise InternalError(f"{kind} value {value.type} in a kernel over {full} reduced over {self.shape.reduced}")
         left = iter(axes)

@@ -16,6 +16,7 @@ from graphc.graph import Graph, Node, Value, inherit_origin, make_node
 from graphc.ops.lowering import Elementwise, Reduction
 from graphc.ops.registry import OPS
 from graphc.passes.domain import (
+    COLUMN,
     FULL,
     ROW,
     SCALAR,
@@ -55,7 +56,7 @@ def _new_shapes(shape: RowsShape) -> tuple[dict[str, Shape], tuple[int, ...], di
     if not kept or axes == kept + reduced:
         s0 = _named(SIZES[0], outer, values)
         width = inner if isinstance(inner, int) else _named(SIZES[1], inner, values)
-        return {FULL: (s0, width), ROW: (s0, 1), SCALAR: ()}, (1,), values
+        return {FULL: (s0, width), ROW: (s0, 1), SCALAR: (), COLUMN: (1, width)}, (1,), values
     if axes == reduced + kept:
         s0, s1 = _named(SIZES[0], inner, values), _named(SIZES[1], outer, values)
         return {FULL: (s0, s1), ROW: (1, s1), SCALAR: ()}, (0,), values
@@ -135,6 +136,7 @@ class _Regrouping:
         if isinstance(lowering, Reduction):
             total = node in self.shape.totals
             axes = tuple(range(inputs[0].type.rank)) if total else self.reduced
+            axes = (0,) if node in self.shape.columns else axes
             return Value(make_node(node.op, inputs, {**node.attrs, "axes": axes, "keepdims": not total}))
         if name == "broadcast_to" and inputs[0].type.shape != wanted:
             return _broadcast(inputs[0], wanted) if self._along_rows(node) else None
