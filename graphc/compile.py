@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from numpy import ndarray
-
 from graphc import settings
 from graphc.bounds import bounds_of
 from graphc.build import Parameter, Tensor
@@ -94,6 +92,18 @@ class _Native:
     finishes: frozenset[str]
 
 
+class _Caller:
+    """The usual way into an executable: it flattens the nest of `out` and packs the results."""
+
+    def __init__(self, frozen: Frozen, executable: Executable) -> None:
+        self._flatten, self._run, self._pack = frozen.flatten_out, executable.run, packer(frozen.nest)
+
+    def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
+        if out is not None:
+            out = self._flatten(out)
+        return self._pack(self._run(args, named, out))
+
+
 class Function:
     """A compiled function. Call it with arrays, by position or by placeholder name; NumPy in, NumPy out.
 
@@ -109,16 +119,14 @@ class Function:
         self.kernels = kernels
         self.name = frozen.graph.name
         self.parameters = frozen.parameters
-        self._pack = packer(frozen.nest)
-        self._single = isinstance(frozen.nest, Tensor)
-        self._run = executable.run
+        self._caller = _Caller(frozen, executable)
+        self._call = executable.direct(self._caller) if isinstance(frozen.nest, Tensor) else self._caller
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
         """Run once. `out`: arrays for the results, in the nest that the outputs have (None: a new array)."""
-        if out is not None and not (self._single and type(out) is ndarray):
-            out = self._frozen.flatten_out(out)
-        results = self._run(args, named, out)
-        return results[0] if self._single else self._pack(results)
+        if out is None and not named:
+            return self._call(*args)
+        return self._call(*args, out=out, **named)
 
     @property
     def native_calls(self) -> int:

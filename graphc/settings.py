@@ -179,6 +179,11 @@ def current() -> Settings:
     return _from_environment
 
 
+def variable_of_current() -> contextvars.ContextVar[Settings | None]:
+    """The variable behind `current`: as long as its value is the same object, the settings are the same."""
+    return _current
+
+
 @contextlib.contextmanager
 def config(**changes: Any) -> Iterator[Settings]:
     """`with graphc.config(verify=True):` changes switches inside the block, for this thread or task.

@@ -92,6 +92,10 @@ class Results:
             return partial(np.empty, shape, dtype)
         return partial(self._recycled, shape, dtype, _capacity(nbytes))
 
+    def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> np.ndarray:
+        """An aligned array of any size whose views hold the array itself, so that its reference count tells of them."""
+        return self._recycled(shape, dtype, _capacity(nbytes))
+
     def _recycled(self, shape: tuple[int, ...], dtype: np.dtype[Any], capacity: int) -> np.ndarray:
         return np.asarray(_Lease(self, self._take(capacity), shape, dtype))
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.runtime.cache import cached_object
+from graphc.runtime.direct import DIRECT_IR
 from graphc.runtime.entry import ENTRY_IR
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library
@@ -260,10 +261,11 @@ def driver_ir(threads: bool) -> str:
 
 @dataclass(frozen=True)
 class Driver:
-    """The loaded native code: `run(context address)`, the address of `graphc_enter`, and the pool."""
+    """The loaded native code: `run(context address)`, addresses of `graphc_enter` and `graphc_direct`, the pool."""
 
     run: Callable[[int], int]
     enter: int
+    direct: int
     pool: ThreadPool
     library: Any  # keeps the code in memory
 
@@ -295,11 +297,11 @@ def _load() -> Driver:
     target = host_target()
     threads = supported()
     library = Library()
-    text = driver_ir(threads) + ENTRY_IR
-    symbols = ["graphc_run", "graphc_enter"] + ["graphc_worker", "graphc_stop"] * threads
+    text = driver_ir(threads) + ENTRY_IR + DIRECT_IR
+    symbols = ["graphc_run", "graphc_enter", "graphc_direct"] + ["graphc_worker", "graphc_stop"] * threads
     found = library.load([cached_object(text, target)], symbols)
     run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(found["graphc_run"])
     # At exit modules are emptied in no particular order; the code of a running thread must outlive them all.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
     pool = make_pool(found.get("graphc_worker", 0), found.get("graphc_stop", 0))
-    return Driver(run, found["graphc_enter"], pool, library)
+    return Driver(run, found["graphc_enter"], found["graphc_direct"], pool, library)

@@ -35,22 +35,35 @@ ENTRY_IR = """
 ; result: descr, rank, sizes, bytes, flags, and how many ranges of memory it must not touch. The ranges are those of
 ; the parameters that the step writes, then of those that it only reads, then of the arrays of the call, noted here.
 define ptr @graphc_enter(ptr %self, ptr %args, i64 %given) {
-entry:
   %table_at = getelementptr i8, ptr %self, i64 16
   %table = load ptr, ptr %table_at
-  %count = load i64, ptr %table
-  %type_at = getelementptr i64, ptr %table, i64 1
-  %bind_at = getelementptr i64, ptr %table, i64 2
+  %outcome = call i32 @graphc_checked(ptr %table, ptr %args, i64 %given)
   %true_at = getelementptr i64, ptr %table, i64 3
   %false_at = getelementptr i64, ptr %table, i64 4
   %incref_at = getelementptr i64, ptr %table, i64 5
+  %none_at = getelementptr i64, ptr %table, i64 11
+  %true = load ptr, ptr %true_at
+  %false = load ptr, ptr %false_at
+  %incref = load ptr, ptr %incref_at
+  %none = load ptr, ptr %none_at
+  %refused = icmp eq i32 %outcome, 0
+  %passed = icmp eq i32 %outcome, 1
+  %ran = select i1 %passed, ptr %true, ptr %none
+  %answer = select i1 %refused, ptr %false, ptr %ran
+  call void %incref(ptr %answer)
+  ret ptr %answer
+}
+
+; 0: refused, nothing ran; 1: done; 2: the step failed.
+define internal i32 @graphc_checked(ptr %table, ptr %args, i64 %given) {
+entry:
+  %count = load i64, ptr %table
+  %type_at = getelementptr i64, ptr %table, i64 1
+  %bind_at = getelementptr i64, ptr %table, i64 2
   %ranges_at = getelementptr i64, ptr %table, i64 6
   %parameters_at = getelementptr i64, ptr %table, i64 7
   %array_type = load ptr, ptr %type_at
   %bind = load ptr, ptr %bind_at
-  %true = load ptr, ptr %true_at
-  %false = load ptr, ptr %false_at
-  %incref = load ptr, ptr %incref_at
   %ranges = load ptr, ptr %ranges_at
   %parameters = load i64, ptr %parameters_at
   %complete = icmp eq i64 %count, %given
@@ -144,27 +157,24 @@ run:
   %context_at = getelementptr i64, ptr %table, i64 8
   %save_at = getelementptr i64, ptr %table, i64 9
   %restore_at = getelementptr i64, ptr %table, i64 10
-  %none_at = getelementptr i64, ptr %table, i64 11
   %context = load ptr, ptr %context_at
   %save = load ptr, ptr %save_at
   %restore = load ptr, ptr %restore_at
-  %none = load ptr, ptr %none_at
   %thread = call ptr %save()
   %status = call i32 @graphc_run(ptr %context)
   call void %restore(ptr %thread)
-  %passed = icmp eq i32 %status, 0
-  %outcome = select i1 %passed, ptr %true, ptr %none
+  %failed = icmp ne i32 %status, 0
+  %outcome = select i1 %failed, i32 2, i32 1
   br label %leave
 leave:
-  %answer = phi ptr [ %false, %entry ], [ %outcome, %run ], [ %false, %check ], [ %false, %fields ],
-                    [ %false, %sizes_check ], [ %false, %ranges_check ]
-  call void %incref(ptr %answer)
-  ret ptr %answer
+  %answer = phi i32 [ 0, %entry ], [ %outcome, %run ], [ 0, %check ], [ 0, %fields ], [ 0, %sizes_check ],
+                    [ 0, %ranges_check ]
+  ret i32 %answer
 }
 """
 
 
-class _MethodDef(ctypes.Structure):
+class MethodDef(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
         ("function", ctypes.c_void_p),
@@ -175,7 +185,7 @@ class _MethodDef(ctypes.Structure):
 
 Expected = tuple[tuple[int, ...], np.dtype[Any], int]  # shape, dtype, bytes
 _METH_FASTCALL = 0x0080
-_definitions: dict[int, _MethodDef] = {}  # a builtin points at its definition for ever
+_definitions: dict[int, MethodDef] = {}  # a builtin points at its definition for ever
 
 
 @lru_cache(maxsize=1)
@@ -224,8 +234,8 @@ def entry(
     table = np.zeros(ranges + 2 * (len(parameters) + len(arrays)), np.int64)
     base = address_of(table)
     table[:_HEAD_WORDS] = [
-        len(arrays), id(np.ndarray), bind, id(True), id(False), _address("Py_IncRef"), base + 8 * ranges,
-        len(parameters), context, _address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), id(None),
+        len(arrays), id(np.ndarray), bind, id(True), id(False), python_address("Py_IncRef"), base + 8 * ranges,
+        len(parameters), context, python_address("PyEval_SaveThread"), python_address("PyEval_RestoreThread"), id(None),
     ]  # fmt: skip
     at = words
     for i, (shape, dtype, nbytes) in enumerate(arrays):
@@ -237,14 +247,19 @@ def entry(
         table[at : at + len(shape)] = shape
         at += len(shape)
     table[ranges : ranges + 2 * len(parameters)] = [bound for pair in parameters for bound in pair]
-    if function not in _definitions:
-        _definitions[function] = _MethodDef(b"enter", function, _METH_FASTCALL, b"Check arrays and run the step.")
-    new = ctypes.pythonapi.PyCFunction_NewEx
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    made: Callable[..., bool | None] = new(ctypes.addressof(_definitions[function]), table, None)
+    made: Callable[..., bool | None] = builtin(function, _METH_FASTCALL, table)
     return made
 
 
-def _address(name: str) -> int:
+def builtin(function: int, flags: int, memory: np.ndarray) -> Any:
+    """A builtin function of Python's that calls native code, with `memory` for its self."""
+    if function not in _definitions:
+        _definitions[function] = MethodDef(b"enter", function, flags, b"Check arrays and run the step.")
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    return new(ctypes.addressof(_definitions[function]), memory, None)
+
+
+def python_address(name: str) -> int:
     """The address of a function of Python's C interface."""
     return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0

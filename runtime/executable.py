@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy import ndarray
 
 from graphc import settings
 from graphc.bounds import Bounds
@@ -28,6 +27,7 @@ from graphc.observe import log
 from graphc.runtime import driver as native
 from graphc.runtime.arguments import Arguments
 from graphc.runtime.buffers import RESULTS, address_of, align_up, aligned_bytes
+from graphc.runtime.direct import Direct, direct_call
 from graphc.runtime.entry import entry
 from graphc.runtime.plan import Layout, LoadedKernel, SizedPlan, concrete
 from graphc.state import ParameterState
@@ -62,7 +62,9 @@ class Executable:
         threads: int | None = None,
         keep: object = None,
     ) -> None:
-        self.program, self.threads, self.native_calls = program, threads, 0
+        self.program, self.threads = program, threads
+        self._direct: Direct | None = None
+        self._native_calls = 0
         self._keep = keep
         self._kernels = dict(kernels)
         self._states = [parameters[name] for name in program.parameters]
@@ -81,6 +83,10 @@ class Executable:
         self._lock = threading.Lock()
         self._locks = _ordered_locks(self._states)
         _living.add(self)
+
+    @property
+    def native_calls(self) -> int:
+        return self._native_calls + (self._direct.calls if self._direct is not None else 0)
 
     def _addresses(self) -> tuple[dict[int, int], list[_Range], list[_Range]]:
         """The addresses that never change, by slot; the memory of parameters that a step writes, and of the others."""
@@ -102,6 +108,12 @@ class Executable:
         """`run` with the arguments of a call."""
         return self.run(args, named, out)
 
+    def direct(self, slow: Callable[..., Any]) -> Callable[..., Any]:
+        """`slow`, which calls `run` and gives its one result, or a native call in front of it where that can be."""
+        if len(self.program.outputs) == 1 and not self._locks:
+            self._direct = direct_call(self._driver.direct, slow, len(self.program.inputs))
+        return slow if self._direct is None else self._direct.call
+
     def run(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any = None) -> list[np.ndarray]:
         """Run one step; the results in the order of `program.outputs`, as new arrays or in `out`.
 
@@ -109,11 +121,7 @@ class Executable:
         None. Raises ArgumentError, DTypeError, ShapeError for arguments that do not fit and IndexRangeError for an
         index out of range; after an error no parameter has changed.
         """
-        if self._locks:
-            results = self._locked(self._call_quickly, args, named, out)
-        else:
-            with self._lock:
-                results = self._call_quickly(args, named, out)
+        results = self._locked(self._call_quickly, args, named, out)
         if results is None:
             # converting may run the user's own code (`__array__`), which may call this function: no lock is held
             arrays, sizes = self._arguments.bind(args, named)
@@ -123,8 +131,10 @@ class Executable:
     def _locked(self, call: Callable[[Any, Any, Any], _Results], first: Any, second: Any, out: Any) -> _Results:
         """`call(first, second, out)` with the arena and the parameters to itself."""
         with self._lock:
-            taken = 0
+            taken, direct = 0, self._direct
             try:
+                if direct is not None:
+                    direct.take()
                 for lock in self._locks:
                     lock.acquire()
                     taken += 1
@@ -133,6 +143,8 @@ class Executable:
                 while taken:
                     taken -= 1
                     self._locks[taken].release()
+                if direct is not None:
+                    direct.give()
 
     def _call_quickly(self, args: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> list[np.ndarray] | None:
         """The call through the native entry of the last plan; None, and nothing has happened, if that refuses."""
@@ -144,7 +156,7 @@ class Executable:
                 return None
             args = (*args, *map(named.get, self.program.inputs[len(args) :]))  # a missing one gives None: refused
         makers = plan.makers
-        if type(out) is ndarray:
+        if type(out) is np.ndarray:
             results = [out]
         elif out is None:
             results = [makers[0]()] if len(makers) == 1 else [make() for make in makers]
@@ -159,9 +171,11 @@ class Executable:
         status = plan.enter(*args, *results)
         if status is False:
             return None
-        self.native_calls += 1
+        self._native_calls += 1
         if status is None:
             self._fail(plan, args)
+        if self._direct is not None:
+            self._direct.serve(plan.enter, *plan.tables.results[0])
         return results
 
     def _call_slowly(self, arrays: Sequence[np.ndarray], sizes: tuple[int, ...], out: Any) -> list[np.ndarray]:
@@ -239,7 +253,7 @@ class Executable:
         threads = self.threads or settings.current().num_threads or _cores
         if plan.threads != threads:
             self._prepare(plan, threads)
-        self.native_calls += 1
+        self._native_calls += 1
         if self._driver.run(plan.context):
             self._fail(plan, arrays)
 
@@ -258,6 +272,8 @@ class Executable:
         """Arena, scratch or pool are not what they were: every plan has to be prepared again."""
         for plan in self._plans.values():
             plan.threads = 0
+        if self._direct is not None:
+            self._direct.stop()
 
     def _fail(self, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> None:
         """Raise the error that the error word tells."""
@@ -294,6 +310,8 @@ class Executable:
         """In a forked child, where the parameters have new locks: the thread that held one may not exist here."""
         self._lock = threading.Lock()
         self._locks = _ordered_locks(self._states)
+        if self._direct is not None:
+            self._direct.after_fork()
         self._forget()
 
 
