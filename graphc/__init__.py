@@ -20,6 +20,7 @@ from graphc.ops import __all__ as _functions
 
 if TYPE_CHECKING:
     # `x as x` tells type checkers that the name is public
+    from graphc import linalg as linalg
     from graphc import nn as nn
     from graphc import optim as optim
     from graphc import random as random
@@ -50,6 +51,7 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "jacrev": "graphc.transforms",
     "jit": "graphc.tracing",
     "jvp": "graphc.transforms",
+    "linalg": None,
     "nn": None,
     "optim": None,
     "random": None,

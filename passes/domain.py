@@ -20,6 +20,7 @@ from graphc.ops.lowering import (
     Contraction,
     Elementwise,
     IndexValue,
+    Matrices,
     Movement,
     Reduction,
     Scan,
@@ -114,7 +115,16 @@ class SortShape:
     classes: Mapping[Value, str]
 
 
-KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape, SortShape]
+@dataclass(frozen=True)
+class MatricesShape:
+    """An op over whole matrices, alone; its operands are views."""
+
+    node: Node
+    full: Shape
+    classes: Mapping[Value, str]
+
+
+KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape, SortShape, MatricesShape]
 
 
 def one_element(shape: Shape) -> bool:
@@ -203,6 +213,8 @@ def kernel_shape(graph: Graph) -> KernelShape:
         return ScanShape(*_alone(graph, nodes, Scan))
     if Sort in kinds:
         return SortShape(*_alone(graph, nodes, Sort))
+    if Matrices in kinds:
+        return MatricesShape(*_alone(graph, nodes, Matrices))
     if Contraction in kinds:
         return _contraction(graph, nodes)
     from graphc.passes.row_classes import RowClasses  # which reads this module

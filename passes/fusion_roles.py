@@ -11,7 +11,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from graphc.graph import Graph, Node, Value
-from graphc.ops.lowering import Concat, Contraction, Elementwise, Gather, Movement, Reduction, Scan, ScatterAdd, Sort
+from graphc.ops.lowering import (
+    Concat,
+    Contraction,
+    Elementwise,
+    Gather,
+    Matrices,
+    Movement,
+    Reduction,
+    Scan,
+    ScatterAdd,
+    Sort,
+)
 from graphc.passes.domain import SOURCES, is_indexed, one_element
 
 MOST_INLINE = 12  # inline nodes on a path: a longer one is stored, or every reader would repeat it
@@ -155,4 +166,5 @@ def _needs_memory(edge: Edge) -> bool:
     kind = edge.user.op.lowering
     if any(getattr(node.op.lowering, "inside", None) is not None for node in (*edge.chain, edge.user)):
         return True
-    return isinstance(kind, (ScatterAdd, Concat, Scan, Sort)) or (isinstance(kind, Gather) and edge.position == 0)
+    alone = isinstance(kind, (ScatterAdd, Concat, Scan, Sort, Matrices))
+    return alone or (isinstance(kind, Gather) and edge.position == 0)

@@ -8,7 +8,7 @@ import pytest
 import graphc
 from graphc import interpret
 from graphc.graph import Op
-from graphc.ops.lowering import Contraction, Elementwise, Reduction, ScatterAdd
+from graphc.ops.lowering import Contraction, Elementwise, Matrices, ScatterAdd
 from graphc.ops.registry import OPS
 from graphc.ops.samples import Sample, cases
 from graphc.types import Dim, DType, symbols
@@ -46,7 +46,7 @@ def agree(op: Op, actual: np.ndarray, wanted: np.ndarray, arrays: list[np.ndarra
     """To the bit where IEEE 754 fixes it; a few ULP for functions; the error bound of a sum for folds."""
     assert actual.dtype == wanted.dtype and actual.shape == wanted.shape
     kind = op.lowering
-    summed = isinstance(kind, (Contraction, ScatterAdd)) or (isinstance(kind, Reduction) and op.name in ("sum", "prod"))
+    summed = isinstance(kind, (Contraction, Matrices, ScatterAdd)) or op.name in ("sum", "prod")
     if wanted.dtype.kind != "f" or not (summed or op.ulp):
         np.testing.assert_array_equal(actual, wanted)
         if wanted.dtype.kind == "f" and isinstance(kind, Elementwise) and op.name not in ("maximum", "minimum"):

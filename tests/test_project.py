@@ -30,7 +30,7 @@ LAYERS = [
     {"llvm"},
     {"runtime"},
     {"freeze", "compile", "tracing"},
-    {"random"},
+    {"random", "linalg"},
     {"nn", "optim", "train"},
     {"reference_facts", "reference"},
     {"cli"},

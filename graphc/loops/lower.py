@@ -18,6 +18,7 @@ from graphc.loops import columns
 from graphc.loops.evaluate import Checks
 from graphc.loops.kernel import Lowered
 from graphc.loops.matmul import lower_contraction
+from graphc.loops.matrices import lower_matrices
 from graphc.loops.printer import print_kernel
 from graphc.loops.program import Buffer, Check, Program, Region, Task
 from graphc.loops.regions import Schedule, schedule
@@ -27,7 +28,15 @@ from graphc.loops.scan import lower_scan
 from graphc.loops.scatter import lower_scatter
 from graphc.loops.sort import lower_sort
 from graphc.ops.lowering import ScatterAdd
-from graphc.passes.domain import ContractionShape, RowsShape, ScanShape, ScatterShape, SortShape, kernel_shape
+from graphc.passes.domain import (
+    ContractionShape,
+    MatricesShape,
+    RowsShape,
+    ScanShape,
+    ScatterShape,
+    SortShape,
+    kernel_shape,
+)
 from graphc.target import Target
 from graphc.types import Size, TensorType, substitute, symbols
 
@@ -140,6 +149,8 @@ class _Lowering:
             return lower_scan(name, inner, shape, self.target, self.checks), {}
         if isinstance(shape, SortShape):
             return lower_sort(name, inner, shape, self.target, self.checks), {}
+        if isinstance(shape, MatricesShape):
+            return lower_matrices(name, inner, shape, self.target, self.checks), {}
         regrouped = regroup(inner, shape)
         values: Mapping[str, Size] = {}
         if regrouped is not None:

@@ -137,6 +137,16 @@ class Sort:
 
 
 @dataclass(frozen=True)
+class Matrices:
+    """result[batch] = what an algorithm makes of the operands' matrices (their last two axes) at the same index.
+
+    `algorithm` is its name in `graphc.loops.matrices`; the reference says what it computes.
+    """
+
+    algorithm: str
+
+
+@dataclass(frozen=True)
 class ArgReduction:
     """result[kept] = the first index along attrs["axis"] whose x is best (the first NaN, if there is one).
 

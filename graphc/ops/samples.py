@@ -28,6 +28,7 @@ class Operand:
 
     special: ordinary numbers mixed with nan, infinities, both zeros, denormals, extremes (integers: the extremes);
     ordinary: magnitudes in `domain` (integers: small), random signs unless `positive`;
+    dominant: square matrices with a diagonal that outweighs the rest: positive definite and well-conditioned;
     index: integers in [0, limit);  or an explicit tuple of values.
     """
 
@@ -87,6 +88,9 @@ def _draw(operand: Operand, dtype: DType, shape: tuple[int, ...], rng: np.random
     # Distinct values, so that maxima have no ties and finite differences cross no kink between two of them.
     spread = low + (high - low) * (rng.permutation(count) + rng.uniform(0.1, 0.9, count)) / max(count, 1)
     values = (spread if operand.positive else spread * rng.choice([-1.0, 1.0], count)).astype(dtype.numpy)
+    if operand.values == "dominant":
+        matrices, size = values.reshape(shape) / max(high, 1), max(shape[-1], 1)
+        return np.asarray(matrices / size + 2 * np.eye(shape[-1]), dtype.numpy)
     if smooth or operand.values == "ordinary":
         return values.reshape(shape)
     info = np.finfo(cast(Any, dtype.numpy))

@@ -1,0 +1,27 @@
+"""Linear algebra under the names of the array API's `linalg` and of `numpy.linalg`: the functions of `graphc.ops`."""
+
+from graphc.ops.contraction import matmul
+from graphc.ops.linalg import (
+    SlogdetResult,
+    cholesky,
+    cross,
+    det,
+    diagonal,
+    inv,
+    matrix_norm,
+    matrix_power,
+    slogdet,
+    solve,
+    solve_triangular,
+    trace,
+    vector_norm,
+)
+from graphc.ops.movement import matrix_transpose
+from graphc.ops.statistics import norm
+from graphc.ops.subscripts import outer, tensordot, vecdot
+
+__all__ = [
+    "SlogdetResult", "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power",
+    "matrix_transpose", "norm", "outer", "slogdet", "solve", "solve_triangular", "tensordot", "trace", "vecdot",
+    "vector_norm",
+]  # fmt: skip
