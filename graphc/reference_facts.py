@@ -254,6 +254,8 @@ def error(op: Op, measured: dict[str, list[str]]) -> str:
     kind = type(op.lowering).__name__
     if kind == "Contraction" or op.name in ("sum", "prod", "cumsum", "cumprod"):
         return "that of rounding each step of the fold once, in an order that follows from the sizes alone."
+    if kind == "Matrices" and op.gradient is not None:
+        return "that of elimination in the dtype, with fma: what it amounts to depends on the matrix."
     if kind.startswith("Scatter") and "add" in op.name:
         return "that of adding in index order, each addition rounded once."
     return "none: the result has the bits of NumPy's."

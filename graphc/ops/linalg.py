@@ -93,7 +93,7 @@ def det(x: TensorLike, /) -> Tensor:
 def slogdet(x: TensorLike, /) -> SlogdetResult:
     """(sign, logabsdet) with det(x) = sign * exp(logabsdet), where the determinant itself might overflow.
 
-    For a singular matrix 0 and -inf. `slogdet([[1.0, 2.0], [3.0, 4.0]])` is (-1, log 2).
+    For a singular matrix 0 and -inf. `slogdet([[1.0, 2.0], [3.0, 4.0]])` is (-1, 0.6931472).
     """
     order, factors = _factors(_square("slogdet", x))
     pivots = diagonal(factors)
@@ -102,7 +102,10 @@ def slogdet(x: TensorLike, /) -> SlogdetResult:
 
 
 def matrix_power(x: TensorLike, n: int, /) -> Tensor:
-    """x @ x @ ..., n times; the identity for 0, the inverse to the power of -n below. `matrix_power(x, 2)` is x @ x."""
+    """x @ x @ ..., n times; the identity for 0, the inverse to the power of -n below.
+
+    `matrix_power([[1.0, 1.0], [0.0, 1.0]], 3)` is [[1, 3], [0, 1]].
+    """
     matrix = _square("matrix_power", x)
     if not isinstance(n, int):
         fail(ArgumentError, f"matrix_power: the power is an int, not {n!r}")
