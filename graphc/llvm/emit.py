@@ -224,7 +224,7 @@ class _Emitter:
         self.memory.pointers[s.name] = Pointer(address, s.dtype, CACHE_LINE)
 
     def _prefetch(self, s: ir.Prefetch) -> None:
-        self.memory.prefetch(s.buffer, self.value(s.index))
+        self.memory.prefetch(s.buffer, self.value(s.index), s.write)
 
     def _comment(self, s: ir.Comment) -> None:
         for text in s.text.splitlines():

@@ -126,7 +126,8 @@ class Memory:
             name = f"masked.store.{mangled(kind)}.p0"
             self.builder.line(self.builder.intrinsic(name, "void", [typed, address, on]))
 
-    def prefetch(self, buffer: str, index: Value) -> None:
+    def prefetch(self, buffer: str, index: Value, write: bool) -> None:
         """Ask for the cache line of an element; the address may lie outside of the buffer."""
         address = self._address(self.pointers[buffer], index)
-        self.builder.line(self.builder.intrinsic("prefetch.p0", "void", [f"ptr {address}", "i32 0", "i32 3", "i32 1"]))
+        kind = [f"ptr {address}", f"i32 {int(write)}", "i32 3", "i32 1"]
+        self.builder.line(self.builder.intrinsic("prefetch.p0", "void", kind))

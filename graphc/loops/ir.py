@@ -11,7 +11,7 @@
                 | if expr: block [else: block] [carry names]                  If
                 | scratch NAME: dtype[n]                                      Scratch: aligned memory of this worker
                 | fail NODE at index if expr                                  Fail: report the lowest (node, index)
-                | prefetch BUFFER[index]                                      Prefetch
+                | prefetch BUFFER[index] [for writing]                        Prefetch
     expr      ::= constant | NAME | NAME[i][j] | BUFFER[index] [where mask] | op(expr, ...)
 
 Every expression has a `VType`, a dtype and a lane count (1 is a scalar). Registers (accumulators, tiles) are names
@@ -172,6 +172,7 @@ class Fail:
 class Prefetch:
     buffer: str
     index: Expr
+    write: bool = False  # it will be stored to
 
 
 @dataclass(frozen=True)

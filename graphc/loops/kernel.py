@@ -15,13 +15,13 @@ from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import Builder, Ranges, linear_address
 from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
-from graphc.loops.ir import I64, BufferParam, Const, Let, Load, LoopKernel, Op, Prefetch, Stmt
+from graphc.loops.ir import I64, BufferParam, Const, Let, Load, LoopKernel, Op, Prefetch, Stmt, Store
 from graphc.loops.lanes import Body, lane_loop, named
 from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product, symbols
 
-AHEAD = 2048  # bytes between what a loop reads and what it asks for at the same time
+AHEAD = 2048  # bytes between what a loop touches and what it asks for at the same time
 CACHE_LINE = 64  # bytes that come at once
 GRAIN = 16 * 1024  # simple vector instructions (about 5 us) that make a chunk worth handing over
 
@@ -116,7 +116,7 @@ class KernelLowering(ABC):
         return first, named(self.h, "last", last * unit, unit)
 
     def _lane_loop(self, start: Size, stop: Size, unroll: int, point: Point, body: Body) -> None:
-        """`body` over vectors of the last axis; the first loop that reads an operand asks for it ahead of time."""
+        """`body` over vectors of the last axis; the first loop that touches a buffer asks for it ahead of time."""
 
         def streaming(points: list[Point]) -> None:
             level = self.h.levels[-1].statements
@@ -128,14 +128,17 @@ class KernelLowering(ABC):
         lane_loop(self.h, self.target, start, stop, unroll, point, symbol_of(self.axes[-1]), streaming)
 
     def _prefetch(self, statements: Sequence[Stmt]) -> None:
+        """Ask for what the next iterations will read, and for the lines that they will store to."""
         loads = [s.value for s in statements if isinstance(s, Let) and isinstance(s.value, Load)]
-        loads = [x for x in loads if x.buffer not in self.prefetched and x.index.vtype.lanes < x.vtype.lanes]
-        for load in loads:
-            size = load.vtype.dtype.itemsize
-            for line in range(0, load.vtype.lanes * size, CACHE_LINE):
+        touched = [(x.buffer, x.index, x.vtype, False) for x in loads]
+        touched += [(s.buffer, s.index, s.value.vtype, True) for s in statements if isinstance(s, Store)]
+        new = [t for t in touched if t[0] not in self.prefetched and t[1].vtype.lanes < t[2].lanes]
+        for buffer, index, vtype, write in new:
+            size = vtype.dtype.itemsize
+            for line in range(0, vtype.lanes * size, CACHE_LINE):
                 ahead = Const((AHEAD + line) // size, I64)
-                self.h.emit(Prefetch(load.buffer, Op("add", (load.index, ahead), I64)))
-        self.prefetched.update(load.buffer for load in loads)
+                self.h.emit(Prefetch(buffer, Op("add", (index, ahead), I64), write))
+        self.prefetched.update(buffer for buffer, *_ in new)
 
     def _at_row(self, row: Dim, axes: Sequence[int]) -> Point:
         """Where `row` is, an index over `axes` flattened into one (a symbol)."""
@@ -152,9 +155,13 @@ class KernelLowering(ABC):
         values = [(v, p, self.evaluator.at(v, self.index_of(v), p)) for v, p in wanted]
         for value, point, result in values:
             address = self.evaluator.placed(linear_address(self.index_of(value), value.type.shape), point)
-            for position, output in enumerate(self.graph.outputs):
-                if output == value:
-                    self.h.store(f"b{len(self.graph.inputs) + position}", address, result, point.mask)
+            for buffer in self._buffers_of(value):
+                self.h.store(buffer, address, result, point.mask)
+
+    def _buffers_of(self, result: Value) -> list[str]:
+        """The buffers that a result is stored to."""
+        first = len(self.graph.inputs)
+        return [f"b{first + position}" for position, output in enumerate(self.graph.outputs) if output == result]
 
     def _results(self, kind: str) -> list[Value]:
         """The results of a class, each once."""

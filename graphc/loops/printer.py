@@ -159,7 +159,7 @@ def _fail(s: ir.Fail) -> Iterator[str]:
 
 
 def _prefetch(s: ir.Prefetch) -> Iterator[str]:
-    yield f"prefetch {s.buffer}[{print_expression(s.index)}]"
+    yield f"prefetch {s.buffer}[{print_expression(s.index)}]{' for writing' if s.write else ''}"
 
 
 def _comment(s: ir.Comment) -> Iterator[str]:

@@ -23,7 +23,7 @@ from graphc.loops.arg import Search
 from graphc.loops.builder import LANE, Scalar, linear_address
 from graphc.loops.evaluate import Checks, Point
 from graphc.loops.folds import ArgFold, Fold, fold_for, partials_fold, wide_dtype
-from graphc.loops.ir import Scratch, Stmt
+from graphc.loops.ir import Prefetch, Scratch, Stmt
 from graphc.loops.keep import LoopPlan, plan_loops
 from graphc.loops.kernel import GRAIN, KernelLowering, Lowered, lanes_for, symbol_of
 from graphc.loops.lanes import Body, below, child, load_here, named
@@ -195,11 +195,16 @@ class RowsLowering(KernelLowering):
 
     def _over_reduced(self, points: list[Point], plan: LoopPlan, body: Body) -> None:
         """Loops over the reduced axes around `body`; the last one moves by lanes if the lane axis is reduced."""
+        early = (
+            bool(self.stage_plans) and plan is self.stage_plans[0] and self._row_bytes(8) <= self.target.l2_bytes // 8
+        )
 
         def kept(inner: list[Point]) -> None:
             """`body` with the values of earlier loops at hand, and those for later ones put away."""
             self._read_kept(plan.reads, inner)
             body(inner)
+            if early:
+                self._ask_for_results(inner)
             for v in plan.stores:
                 values = [self.evaluator.at(v, self.index_of(v), p) for p in inner]
                 for p, value in zip(inner, values, strict=True):
@@ -215,6 +220,16 @@ class RowsLowering(KernelLowering):
                     nest(axes[1:], [child(p, symbol_of(axes[0]), r, p.mask) for p in points])
 
         nest(self.reduced, points)
+
+    def _ask_for_results(self, points: Sequence[Point]) -> None:
+        """The last loop will store the full results of this row: their lines come while the first one reads."""
+        for p in points:
+            for value in self.full_results:
+                address = self.evaluator.placed(linear_address(self.index_of(value), value.type.shape), p)
+                index = self.h.index(self.h.lane_form(address)[1]).expr
+                for buffer in self._buffers_of(value):
+                    self.h.emit(Prefetch(buffer, index, True))
+                    self.prefetched.add(buffer)
 
     def _read_kept(self, values: Sequence[Value], points: list[Point]) -> None:
         """Bind values that an earlier loop has stored: here, not outside of the loops around."""
