@@ -10,7 +10,7 @@ from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
 from graphc.loops.contraction import contract
 from graphc.loops.evaluate import Checks, Evaluator, Point
 from graphc.loops.ir import BufferParam, LoopKernel
-from graphc.loops.nest import Arrangement, Loop, arrange
+from graphc.loops.nest import Arrangement, Loop, Reach, arrange
 from graphc.loops.rows import Lowered
 from graphc.ops.lowering import Contraction, Movement
 from graphc.passes.domain import ContractionShape
@@ -68,11 +68,27 @@ def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) 
     loops = []
     for label in order:
         used = [any(label == name for axis in axes for name, _ in axis) for axes in of_operands]
-        a, b = (strides.get(_symbol(label), 0) for _, _, strides in found)
+        a, b = (strides.get(_symbol(label), 0) for _, _, strides, _ in found)
         c = _stride(result, _symbol(label))
         loops.append(Loop((label,), sizes[label], a, b, c, used[0], used[1], label in labels))
-    (first, in_a, _), (second, in_b, _) = found
-    return labels, arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target)
+    (first, in_a, _, beyond), (second, in_b, _, more) = found
+    reaches = [_reach(*each, labels) for each in (*beyond, *more)]
+    return labels, arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target, reaches)
+
+
+def _reach(place: Size, extent: Size, labels: list[str]) -> Reach:
+    """What is read of an axis that does not have all places: a sum of a label of the result and a summed one."""
+    i, t, u, by = "", "", 0, 0
+    before: Size = 0
+    for monomial, factor in terms_of(place):
+        name = monomial[0][:-1] if len(monomial) == 1 and isinstance(monomial[0], str) else ""
+        if monomial == (_symbol(name),) and name in labels:
+            i, u = name, factor
+        elif monomial == (_symbol(name),):
+            t, by = name, factor
+        else:
+            before = before - Dim.from_terms({monomial: factor})
+    return Reach(i, t, u, by, before, extent)
 
 
 def _terms(axis: str) -> list[tuple[str, int]]:
@@ -87,17 +103,22 @@ def _symbol(label: str) -> str:
 
 def _strides(
     value: Value, axes: list[list[tuple[str, int]]], buffers: dict[Value, str], ranges: Ranges
-) -> tuple[str, Size, dict[str, Size]]:
-    """(buffer, offset, stride of each label) of a view of an operand: movement turned into strides."""
+) -> tuple[str, Size, dict[str, Size], list[tuple[Size, Size]]]:
+    """(buffer, offset, stride of each label, places that it may not have and the extent of their axis) of a view of an
+    operand: movement turned into strides.
+    """
     index: tuple[Size, ...] = tuple(
         sum((Dim.symbol(_symbol(label)) * factor for label, factor in axis), 0) for axis in axes
     )
     base = value
+    beyond: list[tuple[Size, Size]] = []
     while base not in buffers:
         node = base.node
         if not isinstance(node.op.lowering, Movement):
             raise InternalError(f"an operand of a contraction that is not in memory: {node!r}")
         types = (node.inputs[0].type, node.types[0])
+        if node.op.lowering.inside is not None:
+            beyond += node.op.lowering.inside(ranges, types, node.attrs, index)
         index = tuple(node.op.lowering.source(ranges, types, node.attrs, index))
         base = node.inputs[0]
     address = linear_address(index, base.type.shape)
@@ -108,7 +129,7 @@ def _strides(
         offset = offset - stride * Dim.symbol(name)
     if symbols(offset) & set(names):
         raise InternalError(f"an operand of a contraction without strides: {value.type} at {address}")
-    return buffers[base], offset, strides
+    return buffers[base], offset, strides, beyond
 
 
 def _stride(address: Size, name: str) -> Size:
