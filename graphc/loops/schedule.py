@@ -261,7 +261,7 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, i
     No k loop has a remainder. Short ones, as windows have, are unrolled.
     """
     k, outer = problem.k, problem.outer
-    deepest = problem.row_clip.loop if problem.row_clip else len(outer)  # tiles know which rows lack its steps
+    deepest = problem.row_clip.loop if problem.row_clip else ANY  # tiles know which rows lack its steps
     if not isinstance(k, int):
         return 1, BLOCK, True, len(outer), True
     if thin and k % 2 == 0 and k > THIN_BLOCK:
