@@ -24,7 +24,7 @@ from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import spans, steps_left
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
-from graphc.loops.packing import STEPS, Rows, Source, pack, pack_rows
+from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
 from graphc.loops.row_tiles import Range, Tiles, first_row, known_tiles, unknown_tiles
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
 from graphc.loops.tile import Epilogue, Partial, Segments, Steps, Tile, View, emit_tile, epilogue_length
@@ -146,11 +146,7 @@ class _Emitter:
         self.nest = self.problem.outer[s.split :]
         extents = [loop.extent for loop in self.nest]
         self.flat = [product(extents[i + 1 :]) * self.problem.k for i in range(len(extents))]  # steps, of one of each
-        self.packed_rows = max(s.height + 1, 0 if s.rows_known else SHORT)
-        whole = 1 << (self.packed_rows - 1).bit_length() if s.together > 1 else s.lanes  # no store crosses cache lines
-        whole = min(whole, s.lanes)
-        self.packed_rows = -(-self.packed_rows // whole) * whole
-        self.packed_size = (-(-((length + STEPS) * self.packed_rows) // s.lanes) + 1) * s.lanes
+        self.packed_rows, self.packed_size = packed_tile(s, length)
         self.cell = b.fresh("cell")
         b.emit(Scratch(self.cell, int64, 1))
         self.b_panel, self.a_panel, self.partial = "", "", ""
@@ -280,13 +276,14 @@ class _Emitter:
                 with b.loop("tile", bind(b, "start", start), bind(b, "stop", stop)) as t:
                     row = opaque(b, "row", first_row(s, t), self.cell)
                     segments = span.segments and replace(span.segments, here=block.here)
-                    self._tile_row(replace(block, segments=segments), self._a_view(block, row), row, span.height, None)
+                    a = self._a_view(block, row, t)
+                    self._tile_row(replace(block, segments=segments), a, row, span.height, None)
             return
         tiles = known_tiles(b, s, self.rows) if s.rows_known else unknown_tiles(b, s, self.rows)
         if s.together == 1 or not s.pack_a:
             with b.loop("tile", tiles.start, tiles.stop) as t:
                 row = opaque(b, "row", tiles.place(t), self.cell)
-                self._tile_rows(block, self._a_view(block, row), t, row, tiles)
+                self._tile_rows(block, self._a_view(block, row, t), t, row, tiles)
             return
         with b.loop("group", tiles.start, tiles.stop, s.together) as first:
             count = bind(b, "count", minimum(s.together, tiles.stop - first))
@@ -309,9 +306,11 @@ class _Emitter:
         for height, condition in zip(tiles.heights, conditions, strict=True):
             self._tile_row(block, a, row, height.rows, condition, height.limit)
 
-    def _a_view(self, block: _Block, row: Size) -> View:
+    def _a_view(self, block: _Block, row: Size, tile: Size) -> View:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
         operand, s = self.problem.a, self.schedule
+        if self.problem.tiles:
+            return View(operand.buffer, self.a_base + block.a + tile * operand.row, operand.col, 1)
         base = self.a_base + block.a + row * operand.row
         strides = [loop.a for loop in self.nest]
         if not s.pack_a:
@@ -351,7 +350,7 @@ class _Emitter:
             a = replace(a, base=a.base + col)
         tile = Tile(
             problem.dtype, height, s.vectors, a, view, row, col, self.where, limit,
-            problem.n if masked else None, s.pack_b, self.stage, block.nest,
+            problem.n if masked else None, s.pack_b or problem.panels, self.stage, block.nest,
             block.segments,
         )  # fmt: skip
         partial = None

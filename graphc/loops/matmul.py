@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
@@ -10,8 +11,9 @@ from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
 from graphc.loops.contraction import contract
 from graphc.loops.evaluate import Checks, Evaluator, Point
 from graphc.loops.ir import BufferParam, LoopKernel
+from graphc.loops.kernel import Lowered
 from graphc.loops.nest import Arrangement, Loop, Reach, arrange
-from graphc.loops.rows import Lowered
+from graphc.loops.prepack import Pack, prepacked
 from graphc.ops.lowering import Contraction, Movement
 from graphc.passes.domain import ContractionShape
 from graphc.target import Target
@@ -20,8 +22,10 @@ from graphc.types import Dim, Size, symbols, terms_of
 _TERM = re.compile(r"(\d*)(\w)")
 
 
-def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: Target, checks: Checks) -> Lowered:
-    """The kernel for one contraction and its epilogue."""
+def lower_contraction(
+    name: str, graph: Graph, shape: ContractionShape, target: Target, checks: Checks, shared: Callable[[Pack], bool]
+) -> Lowered:
+    """The kernel for one contraction and its epilogue. shared: whether another one packs an operand in this way."""
     node = shape.matmul
     axes = [f"f{i}" for i in range(len(shape.full))]
     buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
@@ -42,12 +46,30 @@ def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: 
         for (v, buffer), result in zip(outputs, results, strict=True):
             h.store(buffer, evaluator.placed(linear_address(index, v.type.shape), point) + lane, result, mask)
 
-    schedule = contract(builder, arranged.problem, epilogue, target)
+    behind = [f"b{len(graph.inputs) + len(outputs) + i}" for i in range(2)]
+    problem, packs = prepacked(arranged.problem, target, behind, shared)
+    schedule = contract(builder, problem, epilogue, target)
     params = [BufferParam(buffers[v], v.type.dtype, v.type.size) for v in graph.inputs]
     params += [BufferParam(buffer, v.type.dtype, v.type.size, writable=True) for v, buffer in outputs]
+    params += [BufferParam(buffer, pack.dtype, pack.size) for buffer, pack in zip(behind, packs, strict=False)]
     sizes = tuple(sorted({*builder.sizes, *symbols(schedule.chunks)} - {"chunk"}))
     body = tuple(builder.levels[0].statements)
-    return Lowered(LoopKernel(name, tuple(params), sizes, body, schedule.chunks), tuple(map(Dim.symbol, sizes)))
+    kernel = LoopKernel(name, tuple(params), sizes, body, schedule.chunks)
+    return Lowered(kernel, tuple(map(Dim.symbol, sizes)), packs=tuple(packs))
+
+
+def packs_of(graph: Graph, shape: ContractionShape, target: Target) -> list[Pack]:
+    """How operands of the contraction could be packed for others too, if they want the same."""
+    found: list[Pack] = []
+    buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
+    _, arranged = arranged_contraction(shape.matmul, buffers, target)
+
+    def note(pack: Pack) -> bool:
+        found.append(pack)
+        return False
+
+    prepacked(arranged.problem, target, ("", ""), note)
+    return found
 
 
 def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) -> tuple[list[str], Arrangement]:

@@ -97,6 +97,8 @@ class Problem:
     outer: tuple[Outer, ...] = ()
     clips: tuple[Clip, ...] = ()
     wide_a: bool = False
+    tiles: bool = False  # A lies packed in the tiles of its schedule: `a.row` is the distance of tiles, not of rows
+    panels: bool = False  # B lies packed in panels: `b.row` is their width
 
     @property
     def row_clip(self) -> Clip | None:
@@ -171,8 +173,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
-    pack_b = packs_b(problem, most, target)
-    pack_a = packs_a(problem, most, target)
+    pack_b = not problem.panels and packs_b(problem, most, target)
+    pack_a = not problem.tiles and packs_a(problem, most, target)
     together = max(1, PACKED_ROWS // (height + 1)) if problem.a.row == 1 else 1
     thin = is_thin(problem, target) and not pack_b
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
@@ -184,7 +186,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
     batches = product(problem.batch)
     rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b)
-    rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked else ANY)
+    rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
     blocks_first = split > 0 and isinstance(tiles, int) and isinstance(panels, int) and isinstance(batches, int)
     if blocks_first:
         rows, cols, group = accumulated_shape(
@@ -221,7 +223,8 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
     """
     best, best_cost = (1, 1), float("inf")
     count = ceildiv(n, lanes)
-    for vectors in range(1, 9):
+    few = isinstance(m, int) and m <= SHORT  # B is read once or twice: runs of a few cache lines come fastest
+    for vectors in range(1, 5 if few else 9):
         rows = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
         if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
             continue
@@ -288,7 +291,7 @@ def packs_b(problem: Problem, most: int, target: Target) -> bool:
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
-    large = isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes
+    large = isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes // 2
     return large and not problem.outer
 
 
