@@ -49,6 +49,10 @@ class Levels:
         with settings.using(self.settings), self.observer.step("lower"):
             program = lower(self.optimized, self.target)
             verify_program(program)
+            if self.settings.guard_memory:
+                from graphc.loops.guard import guard
+
+                return guard(program)
             return program
 
     @cached_property

@@ -116,6 +116,7 @@ class Settings:
     log: frozenset[str] = _switch("what to tell on stderr: words separated by commas", _log_words, frozenset())
     dump: Path | None = _switch("folder that gets numbered files of every level", _folder)  # noqa: RUF009
     verify: bool = _switch("verify the graph after every pass", _bool, False)
+    guard_memory: bool = _switch("check every access of compiled code to memory (slow)", _bool, False)
     num_threads: int | None = _switch("threads of a call; default: the cores this process may use", _threads)
     cache_dir: Path = _switch("folder of the cache on disk", _cache_folder, _default_cache_dir)  # noqa: RUF009
     cache: bool = _switch("use the cache on disk", _bool, True)
@@ -131,7 +132,8 @@ class Settings:
 
 
 MOST_THREADS = 256  # a typo must not start a thousand of them
-CODE_SETTINGS = ("fast_math", "stabilize", "disable", "fold_limit")  # those that change what is compiled
+# those that change what is compiled
+CODE_SETTINGS = ("fast_math", "stabilize", "disable", "fold_limit", "guard_memory")
 SWITCHES: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
 
 

@@ -285,6 +285,8 @@ class Executable:
             raise InternalError(f"{self.program.name}: check {number} failed, but there is no such check")
         check = self.program.checks[number]
         limit = evaluate(check.limit, plan.tables.sizes)
+        if limit < 0:
+            raise InternalError(f"{self.program.name}: outside of its memory: {check.op}")
         message = f"{check.op}: an index is out of range for an axis of size {limit}"
         if check.indices is not None:
             values = self._contents(check.indices, plan, arrays)

@@ -48,7 +48,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Check:
-    """What a failed check means: `op` at `lines` read the buffer `indices` (None: not in a buffer) below `limit`."""
+    """What a failed check means: `op` at `lines` read the buffer `indices` (None: not in a buffer) below `limit`.
+
+    The check of a guard (`graphc.loops.guard`) has a negative limit, and the statement that went wrong for `op`.
+    """
 
     op: str
     lines: tuple[SourceLine, ...]

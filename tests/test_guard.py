@@ -1,0 +1,116 @@
+"""No kernel reads or writes outside of its memory: every op, contraction and convolution runs with guards on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.build import Tensor, placeholder
+from graphc.errors import InternalError
+from graphc.loops import ir
+from graphc.loops.guard import guard
+from graphc.loops.program import Program
+from graphc.nn import functional as F
+from graphc.ops.registry import OPS
+from graphc.types import Dim, float32
+
+SIZES = (0, 1, 2, 7, 13, 16, 17, 33)
+
+
+@pytest.fixture(autouse=True)
+def guarded() -> Iterator[None]:
+    with graphc.config(guard_memory=True, verify=True, cache=False):
+        yield
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.samples()])
+def test_ops(name: str, rng: np.random.Generator) -> None:
+    """All samples of an op in one function, values and what feeds them."""
+    op = OPS[name]
+    for sample in op.samples():
+        dtype = sample.dtypes[0]
+        arrays = sample.draw(dtype, rng)
+        inputs, outputs = sample.build(op, dtype)
+        graphc.function(inputs, outputs)(*arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", ["NN", "NT", "TN", "TT"])
+def test_matmuls_of_odd_sizes(form: str, dtype: str, rng: np.random.Generator) -> None:
+    """Names for sizes and sizes that are known, with a gradient of both sides."""
+    symbolic = _products(form, dtype, ("m", "k", "n"))
+    for m, k, n in [(0, 3, 2), (1, 1, 1), (2, 0, 3), (13, 17, 1), (1, 33, 16), (17, 16, 33), (7, 130, 40)]:
+        a = rng.standard_normal((k, m) if form[0] == "T" else (m, k)).astype(dtype)
+        b = rng.standard_normal((n, k) if form[1] == "T" else (k, n)).astype(dtype)
+        expected = (a.T if form[0] == "T" else a) @ (b.T if form[1] == "T" else b)
+        for step in (symbolic, _products(form, dtype, (m, k, n))):
+            np.testing.assert_allclose(step(a, b)[0], expected, rtol=2e-4, atol=1e-4)
+
+
+def _products(form: str, dtype: str, sizes: tuple[Any, Any, Any]) -> graphc.Function:
+    m, k, n = sizes
+    a = placeholder("a", (k, m) if form[0] == "T" else (m, k), dtype)
+    b = placeholder("b", (n, k) if form[1] == "T" else (k, n), dtype)
+    c = (a.T if form[0] == "T" else a) @ (b.T if form[1] == "T" else b)
+    return graphc.function([a, b], [c, *graphc.grad((c * c).sum(), [a, b])])
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stride, padding, dilation, window", [(1, 0, 1, 1), (2, 1, 1, 3), ((2, 3), (0, 2), 2, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_convolutions_and_their_gradients(
+    layout: str, groups: int, stride: Any, padding: Any, dilation: int, window: int, dtype: str
+) -> None:
+    images, weights = (3, 4, 9, 11), (8, 4 // groups, window, window)
+    if layout == "NHWC":
+        images, weights = (3, 9, 11, 4), (window, window, 4 // groups, 8)
+    x, w = placeholder("x", images, dtype), placeholder("w", weights, dtype)
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    y = F.conv2d(x, w, layout=layout, **how)
+    graphc.function([x, w], [y, *graphc.grad((y * y).sum(), [x, w])])(np.ones(images, dtype), np.ones(weights, dtype))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rows_and_columns(size: int, rng: np.random.Generator) -> None:
+    x = placeholder("x", ("rows", "cols"))
+    outputs: list[Tensor] = [F.softmax(x, -1), F.softmax(x, 0), F.layer_norm(x, (x.shape[1],)), x.sum(0), x.T + 1]
+    outputs += graphc.grad((F.softmax(x, -1) ** 2).sum(), [x])
+    step = graphc.function([x], outputs)
+    for other in SIZES[1:]:
+        step(rng.standard_normal((other, size)).astype("float32"))
+
+
+def test_a_read_behind_the_end_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel claims one element less than it reads."""
+    real = guard
+
+    def shorter(program: Program) -> Program:
+        kernels = {
+            name: replace(k, buffers=(replace(k.buffers[0], size=k.buffers[0].size - 1), *k.buffers[1:]))
+            for name, k in program.kernels.items()
+        }
+        return real(replace(program, kernels=kernels))
+
+    monkeypatch.setattr("graphc.loops.guard.guard", shorter)
+    x = placeholder("x", (35,))
+    step = graphc.function([x], x + 1)
+    with pytest.raises(InternalError, match=r"outside of its memory: add_\w+: .* = .*b0\["):
+        step(np.zeros(35, "float32"))
+
+
+def test_what_a_mask_leaves_out_is_not_looked_at() -> None:
+    """A masked vector that reaches behind the end is right; the same without a mask is not."""
+    vector = ir.VType(float32, 16)
+    lanes = ir.Op("lanes", (), ir.VType(ir.int64, 16))
+    mask = ir.Op("lt", (lanes, ir.Op("splat", (ir.Var("n"),), lanes.vtype)), ir.VType(ir.bool_, 16))
+    for found in (mask, None):
+        body = (ir.Let(ir.Var("v", vector), ir.Load("b0", ir.const(0), vector, found)),)
+        kernel = ir.LoopKernel("k", (ir.BufferParam("b0", float32, Dim.symbol("n")),), ("n",), body)
+        program = Program("p", ("n",), {}, {"k": kernel}, (), (), (), (), ())
+        guarded = guard(program).kernels["k"].body
+        assert isinstance(guarded[0], ir.Fail) and guarded[1:] == body
+        assert (str(mask) in str(guarded[0].condition)) == (found is mask)
