@@ -17,10 +17,13 @@ from graphc.passes.fusion_groups import Domain, Group, Groups
 from graphc.passes.fusion_kernels import build
 from graphc.passes.fusion_report import told
 from graphc.passes.fusion_roles import Edge, Roles
+from graphc.types import product
 
 # Scalar arithmetic that every reader may repeat: so few nodes of such ops cost less than a dependency between kernels.
 CHEAP_SCALARS = frozenset({"add", "subtract", "multiply", "negative", "cast", "where", "minimum", "maximum", "reshape"})
 MOST_CHEAP = 4
+LARGE = 1 << 20  # bytes of a gradient that are worth not to be written and read again
+MOST_STREAMS = 2  # arrays that an update changes; with three (Adam), their way through the cache costs what is saved
 MOST_SIBLINGS = 9  # of the kernels that read a value, those that are tried
 
 
@@ -32,6 +35,7 @@ def fuse(graph: Graph) -> Graph:
     _retry(groups)
     _siblings(roles, groups)
     _columns(roles, groups)
+    _hand_over(roles, groups)
     hosted = _place_scalars(roles, groups)
     result = build(roles, groups, hosted)
     if enabled("fusion"):
@@ -129,6 +133,27 @@ def _columns(roles: Roles, groups: Groups) -> None:
                 found.update(dict.fromkeys(groups.of[node] for node in around[:MOST_SIBLINGS] if node in groups.of))
         candidates = (rows for rows in found if rows is not columns and rows.domain.kind == "rows")
         any(groups.merge_columns(rows, columns) for rows in candidates)
+
+
+def _hand_over(roles: Roles, groups: Groups) -> None:
+    """A large gradient that only the update of its parameter reads is applied where it is computed, never stored."""
+    for group in groups.all():
+        if group.domain.kind != "contraction" or not _is_large(group):
+            continue
+        readers = {edge.user for node in group.members for edge in roles.readers[node]} - set(group.members)
+        around = {groups.of[user] for user in readers if user in groups.of}
+        stored = any(value in roles.outputs for node in group.members for value in node.outputs)
+        if len(around) == 1 and not stored:
+            update = around.pop()
+            changed = [value for node in update.members for value in node.outputs if value in roles.outputs]
+            if len(changed) <= MOST_STREAMS:
+                groups.hand_over(group, update)
+
+
+def _is_large(group: Group) -> bool:
+    size = product(group.domain.full)
+    itemsize = group.members[0].types[0].dtype.itemsize
+    return isinstance(size, int) and size * itemsize >= LARGE
 
 
 def _place_scalars(roles: Roles, groups: Groups) -> set[Node]:

@@ -200,14 +200,29 @@ class Groups:
         moved_only = all(isinstance(step.op.lowering, Movement) for step in edge.chain)
         return moved_only and edge.root.node not in self.roles.scalars
 
+    def hand_over(self, product: Group, update: Group) -> bool:
+        """Let the kernel of a contraction apply its result to a parameter, if that is right."""
+        domain, other = product.domain, update.domain
+        if domain.kind != "contraction" or other.kind != "rows" or not other.update or other.full != domain.full:
+            return False
+        if other.reduced is not None or other.total:
+            return False
+        if any(node.op.name == "parameter" for node in product.operands & update.operands):
+            return False  # it cannot change in place while products read it
+        merger = self._merger(product, update, replace(domain, update=True))
+        if isinstance(merger, str):
+            return False
+        self._unite(product, update, merger.domain, merger.operands)
+        return True
+
     def refusal(self, a: Group, b: Group) -> str | None:
         """Why two groups cannot be one kernel, in words; None if they could."""
         merger = self._merger(a, b)
         return merger if isinstance(merger, str) else None
 
-    def _merger(self, a: Group, b: Group) -> _Merger | str:
-        """What a merge makes, or why there can be none."""
-        domain = joint(a.domain, b.domain)
+    def _merger(self, a: Group, b: Group, domain: Domain | None = None) -> _Merger | str:
+        """What a merge makes, or why there can be none. `domain`: of both, if not the joint one."""
+        domain = domain or joint(a.domain, b.domain)
         if domain is None:
             return "their loops differ"
         if len(a.members) + len(b.members) > MOST_NODES:

@@ -174,8 +174,9 @@ def kernel_name(group: Group, roles: Roles) -> str:
     names = [node.op.name for node in members]
     products = [node for node in members if isinstance(node.op.lowering, Contraction)]
     if products:
-        behind = [_epilogue_word(node, roles) for node in members if node not in products]
-        return "_".join([products[0].op.name, *_words(behind)])
+        behind = [node for node in members if node not in products and node not in roles.updates]
+        update = ["update"] if group.domain.update else []
+        return "_".join([products[0].op.name, *_words([_epilogue_word(node, roles) for node in behind]), *update])
     if group.domain.update:
         return "update"
     words: list[str] = []

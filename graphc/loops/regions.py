@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.graph import Graph, Node, Value
-from graphc.ops.lowering import Contraction, Elementwise, Gather, ScatterAdd
+from graphc.ops.lowering import Elementwise, Gather, ScatterAdd
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ def schedule(graph: Graph) -> Schedule:
     read_later = {v.node for node in kernels for v in node.inputs}
     final = [node for node in kernels if node in updating and node not in read_later]
     last = max((region_of[node] for node in kernels), default=0)
+    changed = {parameter for value, parameter in targets.items() if value.node in final}
+    before = [node for node in kernels if node not in final and (_has_checks(node) or changed & set(node.inputs))]
+    if final:
+        last = max([last, *(region_of[node] + 1 for node in before)])
     for node in final:
         region_of[node] = last
     count = last + 1 if kernels else 0
@@ -75,8 +79,6 @@ def _reads_same_element(kernel: Node, parameter: Value) -> bool:
     """Whether the kernel is elementwise as far as `parameter` goes: each element of it is read where it is written."""
     inner: Graph = kernel.attrs["graph"]
     nodes = inner.order()
-    if any(isinstance(node.op.lowering, Contraction) for node in nodes):
-        return parameter not in kernel.inputs  # tiles may repeat a row
     operands = [p for p, v in zip(inner.inputs, kernel.inputs, strict=True) if v == parameter]
     return all(
         isinstance(node.op.lowering, Elementwise) and node.types[0].shape == parameter.type.shape
