@@ -19,7 +19,7 @@ from typing import Any
 import mpmath as mp  # type: ignore[import-untyped]
 
 from graphc.loops.maths_polynomials import POLYNOMIALS
-from graphc.loops.maths_special import ERF_CENTER
+from graphc.loops.maths_special import ERF_CENTER, ERFC_MIDDLE
 from graphc.loops.maths_tables import TABLES, Coefficients
 from graphc.types import DType, float32, float64
 
@@ -109,6 +109,33 @@ def erfc_fit(dtype: DType) -> Fit:
     return Fit(lambda u: -mp.log(mp.erfc(u + center)), weight, mp.mpf(low), mp.mpf(high), quick=True)
 
 
+def lgamma_ratio(z: Number) -> Number:
+    """lgamma(2 + z) / z."""
+    return 1 - mp.euler if abs(z) < mp.mpf(10) ** -25 else mp.loggamma(2 + z) / z
+
+
+def stirling_rest(w: Number) -> Number:
+    """x (lgamma(x) - (x - 1/2) log(x) + x - log(2 pi) / 2) for 1 / x^2 = w."""
+    if w < mp.mpf(10) ** -20:
+        return mp.mpf(1) / 12 - w / 360
+    x = 1 / mp.sqrt(w)
+    return x * (mp.loggamma(x) - ((x - mp.mpf(1) / 2) * mp.log(x) - x + mp.log(2 * mp.pi) / 2))
+
+
+def digamma_rest(w: Number) -> Number:
+    """x^2 (log(x) - 1 / (2 x) - digamma(x)) for 1 / x^2 = w."""
+    if w < mp.mpf(10) ** -20:
+        return mp.mpf(1) / 12 - w / 120
+    x = 1 / mp.sqrt(w)
+    return x * x * (mp.log(x) - 1 / (2 * x) - mp.digamma(x))
+
+
+def erfcx_slow(t: Number) -> Number:
+    """(1 + 2 x) exp(x^2) erfc(x) for (x - 3.75) / (x + 3.75) = t."""
+    x = mp.mpf(ERFC_MIDDLE) * (1 + t) / (1 - t)
+    return (1 + 2 * x) * mp.erfc(x) * mp.exp(x * x)
+
+
 def later_fits(dtype: DType) -> dict[str, Fit]:
     """The fits by their names in `POLYNOMIALS`."""
     quarter, half = (mp.pi / 4 * mp.mpf("1.0005")) ** 2, mp.mpf("0.5005")
@@ -121,6 +148,10 @@ def later_fits(dtype: DType) -> dict[str, Fit]:
         "atanh": Fit(atanh_rest, lambda z: z * z / 2, mp.mpf(0), mp.mpf("0.02946"), quick=True),
         "erf": Fit(lambda z: erf_ratio(z) - 1, lambda z: 1 / erf_ratio(z), mp.mpf(0), mp.mpf(1), quick=True),
         "erfc": erfc_fit(dtype),
+        "lgamma": Fit(lgamma_ratio, lambda z: 1 / lgamma_ratio(z), mp.mpf("-0.5"), mp.mpf("0.5"), (), 53, quick=True),
+        "stirling": Fit(stirling_rest, lambda w: mp.mpf(1) / 68, mp.mpf(0), mp.mpf(1) / 64, (), 53, quick=True),
+        "digamma": Fit(digamma_rest, lambda w: mp.mpf(1) / 128, mp.mpf(0), mp.mpf(1) / 64, (), 53, quick=True),
+        "erfcx": Fit(erfcx_slow, lambda t: 1 / erfcx_slow(t), mp.mpf(-1), mp.mpf("0.76"), (), 53, quick=True),
         "atan": odd(mp.atan, mp.mpf(-1) / 3, mp.mpf("0.1717"), 53),
         "asin": odd(mp.asin, mp.mpf(1) / 6, mp.mpf("0.2501"), 53),
         "sinh": odd(mp.sinh, mp.mpf(1) / 6, mp.mpf("1.001"), 53),

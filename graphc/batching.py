@@ -22,7 +22,7 @@ from graphc.ops.movement import reshape
 from graphc.types import Shape, Size
 
 # Attributes that mean the same with one more axis.
-_KEPT = frozenset({"descending", "dtype", "keepdims", "lower", "reverse", "size", "stream", "unit", "word"})
+_KEPT = frozenset({"descending", "dtype", "keepdims", "lower", "order", "reverse", "size", "stream", "unit", "word"})
 
 
 def batched(outputs: Sequence[Value], items: Mapping[Value, Tensor], size: Size) -> list[Tensor]:

@@ -127,3 +127,35 @@ def test_large_arguments_in_epilogues_and_rows() -> None:
     exact = np.sin((a * np.float32(1e20)).astype(np.float64)).sum(1)
     np.testing.assert_allclose(rows, exact, rtol=0, atol=1e-6)
     np.testing.assert_allclose(scalar, np.tan(a[:1, :1].astype(np.float64)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_polygamma_against_mpmath(dtype: str) -> None:
+    mp = pytest.importorskip("mpmath")
+    values = np.array([0.1, 0.5, 1.0, 1.4616, 3.3, 9.9, 10.0, 55.0, 1e6], dtype)
+    x = placeholder("x", ("n",), dtype)
+    f = graphc.function([x], [ops.polygamma(n, x) for n in range(5)])
+    for order, found in enumerate(f(values)):
+        assert found.dtype == dtype
+        exact = [float(mp.polygamma(order, float(v))) for v in values]
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(found, exact, rtol=30 * eps, atol=10 * eps if order == 0 else 0)
+    below = np.array([-0.5, -1.25, -7.75], dtype)
+    exact = [float(mp.polygamma(1, float(v))) for v in below]
+    np.testing.assert_allclose(f(below)[1], exact, rtol=20 * np.finfo(dtype).eps)
+    assert np.isnan(f(below)[2]).all()
+    with pytest.raises(ArgumentError, match="polygamma: an order is an int from 0 on, not -1"):
+        ops.polygamma(-1, x)
+
+
+def test_derivatives_of_lgamma_of_every_order() -> None:
+    x = placeholder("x", ("n",), "float64")
+    values = np.array([0.7, 2.0, 5.5, 30.0])
+    y, found = ops.lgamma(x), []
+    for _ in range(4):
+        y = graphc.grad(y.sum(), x)
+        found.append(y)
+    for order, result in enumerate(graphc.function([x], found)(values)):
+        np.testing.assert_allclose(result, ops.polygamma(order, x).eval({x: values}), rtol=1e-13)
+    (slope,) = graphc.function([x], [graphc.grad(ops.erfinv(ops.erf(x)).sum(), x)])(np.array([-1.5, 0.0, 0.3, 2.0]))
+    np.testing.assert_allclose(slope, 1, rtol=1e-12)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.loops.maths_exponential import exp, exp2, expm1, log, log1p, log2, log10, sigmoid, tanh
+from graphc.loops.maths_gamma import digamma, lgamma
 from graphc.loops.maths_hyperbolic import acosh, asinh, atanh, cosh, sinh
 from graphc.loops.maths_inverse import acos, asin, atan, atan2
 from graphc.loops.maths_power import power
-from graphc.loops.maths_special import erf, rsqrt
+from graphc.loops.maths_special import erf, erfc, erfinv, rsqrt
 from graphc.loops.maths_trigonometric import cos, sin, tan
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -30,10 +31,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "atanh": atanh,
     "cos": cos,
     "cosh": cosh,
+    "digamma": digamma,
     "erf": erf,
+    "erfc": erfc,
+    "erfinv": erfinv,
     "exp": exp,
     "exp2": exp2,
     "expm1": expm1,
+    "lgamma": lgamma,
     "log": log,
     "log10": log10,
     "log1p": log1p,

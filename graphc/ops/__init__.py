@@ -85,7 +85,7 @@ from graphc.ops.reductions import all, any, argmax, argmin, max, mean, min, prod
 from graphc.ops.selection import astype, logical_and, logical_not, logical_or, logical_xor, stop_gradient, where
 from graphc.ops.sorting import argsort, bincount, searchsorted, sort, topk
 from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, ones_like, zeros, zeros_like
-from graphc.ops.special import erf
+from graphc.ops.special import digamma, erf, erfc, erfinv, gammaln, lgamma, polygamma
 from graphc.ops.statistics import count_nonzero, diff, norm, std, var
 from graphc.ops.subscripts import einsum, outer, tensordot, vecdot
 from graphc.ops.transcendental import (
@@ -154,11 +154,14 @@ __all__ = [
     "det",
     "diagonal",
     "diff",
+    "digamma",
     "dim_value",
     "divide",
     "einsum",
     "equal",
     "erf",
+    "erfc",
+    "erfinv",
     "exp",
     "exp2",
     "expand_dims",
@@ -170,6 +173,7 @@ __all__ = [
     "fmod",
     "full",
     "full_like",
+    "gammaln",
     "gather",
     "greater",
     "greater_equal",
@@ -181,6 +185,7 @@ __all__ = [
     "isnan",
     "less",
     "less_equal",
+    "lgamma",
     "linspace",
     "log",
     "log1p",
@@ -214,6 +219,7 @@ __all__ = [
     "outer",
     "pad",
     "permute_dims",
+    "polygamma",
     "positive",
     "pow",
     "power",

@@ -17,9 +17,10 @@ from graphc.types import DType, Size
 T = TypeVar("T")
 
 FUNCTIONS = {  # of floats, by name: how many operands. Their code is graphc.loops.maths; the interpreter never asks.
-    "acos": 1, "acosh": 1, "asin": 1, "asinh": 1, "atan": 1, "atan2": 2, "atanh": 1, "cos": 1, "cosh": 1, "erf": 1,
-    "exp": 1, "exp2": 1, "expm1": 1, "log": 1, "log10": 1, "log1p": 1, "log2": 1, "power": 2, "rsqrt": 1,
-    "sigmoid": 1, "sin": 1, "sinh": 1, "tan": 1, "tanh": 1,
+    "acos": 1, "acosh": 1, "asin": 1, "asinh": 1, "atan": 1, "atan2": 2, "atanh": 1, "cos": 1, "cosh": 1,
+    "digamma": 1, "erf": 1, "erfc": 1, "erfinv": 1, "exp": 1, "exp2": 1, "expm1": 1, "lgamma": 1, "log": 1,
+    "log10": 1, "log1p": 1, "log2": 1, "power": 2, "rsqrt": 1, "sigmoid": 1, "sin": 1, "sinh": 1, "tan": 1,
+    "tanh": 1,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ NumPy would use float16, graphc uses float32).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -53,6 +53,7 @@ def float_function(
     body: Callable[[Any, Any], Any] | None = None,
     exact: bool = False,
     formula: str = "",
+    ulp: Mapping[str, float] = ULP,
     **domain: Any,
 ) -> Callable[[TensorLike], Tensor]:
     """Register an elementwise op of one float and give its public function.
@@ -68,7 +69,7 @@ def float_function(
         _through(derivative),
         Elementwise(lambda h, attrs, x: body(h, x) if body else h.function(name, x)),
         lambda: unary(**domain),
-        ulp={} if exact else ULP,
+        ulp={} if exact else ulp,
         formula=formula,
     )
     return unary_function(register(op), floating)
