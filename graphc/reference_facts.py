@@ -230,7 +230,7 @@ def special_values(op: Op, names: Sequence[str]) -> str:
         return ""
     pairs = np.array(list(product(SPECIAL, repeat=len(names)))).T
     with np.errstate(all="ignore"):
-        (found,) = op.reference([np.ascontiguousarray(column) for column in pairs], op.samples()[0].attrs)
+        (found,) = op.reference([np.ascontiguousarray(column) for column in pairs], next(iter(op.samples())).attrs)
     head = [_number(v) for v in SPECIAL]
     if len(names) == 1:
         rows = [[names[0], *head], ["result", *map(_number, found)]]
