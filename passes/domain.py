@@ -9,9 +9,9 @@ add a class here and its branch in `kernel_shape`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
@@ -28,6 +28,9 @@ from graphc.ops.lowering import (
     Sort,
 )
 from graphc.types import Shape
+
+if TYPE_CHECKING:
+    from graphc.passes.blocks_shape import BlocksShape
 
 VIEW, SCALAR, ROW, FULL, COLUMN = "view", "scalar", "row", "full", "column"
 RANK = {VIEW: 0, SCALAR: 1, ROW: 2, FULL: 3, COLUMN: 4}
@@ -124,7 +127,7 @@ class MatricesShape:
     classes: Mapping[Value, str]
 
 
-KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape, SortShape, MatricesShape]
+KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape, SortShape, MatricesShape, "BlocksShape"]
 
 
 def one_element(shape: Shape) -> bool:
@@ -215,6 +218,10 @@ def kernel_shape(graph: Graph) -> KernelShape:
         return SortShape(*_alone(graph, nodes, Sort))
     if Matrices in kinds:
         return MatricesShape(*_alone(graph, nodes, Matrices))
+    if kinds.count(Contraction) > 1 or (Contraction in kinds and Reduction in kinds):
+        from graphc.passes.blocks_shape import blocks_shape
+
+        return blocks_shape(graph)
     if Contraction in kinds:
         return _contraction(graph, nodes)
     from graphc.passes.row_classes import RowClasses  # which reads this module
@@ -222,7 +229,7 @@ def kernel_shape(graph: Graph) -> KernelShape:
     return RowClasses(graph, nodes).shape()
 
 
-def views_of(nodes: list[Node]) -> dict[Value, bool]:
+def views_of(nodes: Sequence[Node]) -> dict[Value, bool]:
     """The values that are views; True for those that read no operand."""
     views: dict[Value, bool] = {}
     for node in nodes:

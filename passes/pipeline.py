@@ -11,6 +11,7 @@ from graphc.passes.crop_products import crop_products
 from graphc.passes.expand_products import expand_products
 from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fuse import fuse, separate
+from graphc.passes.join_blocks import join_blocks
 from graphc.passes.manager import Pass, run
 from graphc.passes.merge_duplicates import merge_duplicates
 from graphc.passes.remove_dead import remove_dead
@@ -33,6 +34,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("merge_duplicates", merge_duplicates, "a + b and b + a are one value"),
     Pass("remove_dead", remove_dead, "an update that changes nothing needs no kernel"),
     Pass("fuse", fuse, "memory is slow: what can stay in registers stays there", instead=separate),
+    Pass("join_blocks", join_blocks, "a matrix between kernels that needs one block at a time need not be in memory"),
     Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
 )
 # fmt: on

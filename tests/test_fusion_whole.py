@@ -34,7 +34,7 @@ def test_a_graph_of_no_shape_is_a_bug() -> None:
         kernel_shape(frozen([x], [x / x.sum()]))
     w = placeholder("w", (3, 3))
     with pytest.raises(InternalError, match="matmul"):
-        kernel_shape(frozen([x, w], [(x @ w) @ w]))
+        kernel_shape(frozen([x, w], [(w @ w) @ (w @ w)]))
 
 
 def test_transposed_square_is_a_kernel_of_its_own() -> None:

@@ -23,11 +23,13 @@ from graphc.loops.printer import print_kernel
 from graphc.loops.program import Buffer, Check, Program, Region, Task
 from graphc.loops.regions import Schedule, schedule
 from graphc.loops.regroup import regroup, substituted
+from graphc.loops.row_blocks import lower_blocks
 from graphc.loops.rows import RowsLowering
 from graphc.loops.scan import lower_scan
 from graphc.loops.scatter import lower_scatter
 from graphc.loops.sort import lower_sort
 from graphc.ops.lowering import ScatterAdd
+from graphc.passes.blocks_shape import BlocksShape
 from graphc.passes.domain import (
     ContractionShape,
     MatricesShape,
@@ -143,6 +145,8 @@ class _Lowering:
         shape = kernel_shape(inner)
         if isinstance(shape, ContractionShape):
             return lower_contraction(name, inner, shape, self.target, self.checks), {}
+        if isinstance(shape, BlocksShape):
+            return lower_blocks(name, inner, shape, self.target, self.checks), {}
         if isinstance(shape, ScatterShape):
             return lower_scatter(name, inner, shape, self.target, self.checks), {}
         if isinstance(shape, ScanShape):

@@ -76,15 +76,15 @@ def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) 
     for axes, type_ in zip(of_operands, types, strict=True):
         plain = [axis[0][0] if len(axis) == 1 and axis[0][1] == 1 else "" for axis in axes]
         sizes |= {label: size for label, size in zip(plain, type_.shape, strict=True) if label}
-    ranges = Ranges({_symbol(label): size for label, size in sizes.items()})
+    ranges = Ranges({label_symbol(label): size for label, size in sizes.items()})
     order = [*labels, *(label for label in sizes if label not in labels)]
-    found = [_strides(v, axes, buffers, ranges) for v, axes in zip(node.inputs, of_operands, strict=True)]
-    result = linear_address([Dim.symbol(_symbol(label)) for label in labels], node.types[0].shape)
+    found = [strides_of(v, axes, buffers, ranges) for v, axes in zip(node.inputs, of_operands, strict=True)]
+    result = linear_address([Dim.symbol(label_symbol(label)) for label in labels], node.types[0].shape)
     loops = []
     for label in order:
         used = [any(label == name for axis in axes for name, _ in axis) for axes in of_operands]
-        a, b = (strides.get(_symbol(label), 0) for _, _, strides in found)
-        c = _stride(result, _symbol(label))
+        a, b = (strides.get(label_symbol(label), 0) for _, _, strides in found)
+        c = _stride(result, label_symbol(label))
         loops.append(Loop((label,), sizes[label], a, b, c, used[0], used[1], label in labels))
     (first, in_a, _), (second, in_b, _) = found
     return labels, arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target)
@@ -95,17 +95,17 @@ def _terms(axis: str) -> list[tuple[str, int]]:
     return [(label, int(factor or 1)) for factor, label in _TERM.findall(axis)]
 
 
-def _symbol(label: str) -> str:
+def label_symbol(label: str) -> str:
     """The index symbol of a label: no size has such a name."""
     return f"{label}'"
 
 
-def _strides(
+def strides_of(
     value: Value, axes: list[list[tuple[str, int]]], buffers: dict[Value, str], ranges: Ranges
 ) -> tuple[str, Size, dict[str, Size]]:
     """(buffer, offset, stride of each label) of a view of an operand: movement turned into strides."""
     index: tuple[Size, ...] = tuple(
-        sum((Dim.symbol(_symbol(label)) * factor for label, factor in axis), 0) for axis in axes
+        sum((Dim.symbol(label_symbol(label)) * factor for label, factor in axis), 0) for axis in axes
     )
     base = value
     while base not in buffers:
@@ -116,7 +116,7 @@ def _strides(
         index = tuple(node.op.lowering.source(ranges, types, node.attrs, index))
         base = node.inputs[0]
     address = linear_address(index, base.type.shape)
-    names = [_symbol(label) for axis in axes for label, _ in axis]
+    names = [label_symbol(label) for axis in axes for label, _ in axis]
     strides = {name: _stride(address, name) for name in names}
     offset: Size = address
     for name, stride in strides.items():

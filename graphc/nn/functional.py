@@ -23,6 +23,7 @@ from graphc.nn.adaptive import (
     global_avg_pool2d,
     global_max_pool2d,
 )
+from graphc.nn.attention import scaled_dot_product_attention
 from graphc.nn.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from graphc.nn.interpolation import interpolate
 from graphc.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
@@ -56,6 +57,7 @@ __all__ = [
     "mse_loss",
     "relu",
     "rms_norm",
+    "scaled_dot_product_attention",
     "sigmoid",
     "softmax",
     "softplus",

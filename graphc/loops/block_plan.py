@@ -1,0 +1,80 @@
+"""How a kernel of blocks is cut up: rows of a block, tiles of its products, chunks. Numbers only, from the sizes alone.
+
+Enter at `plan_blocks`. To tune for another machine, change the rules here; `row_blocks.py` carries them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from graphc.loops.schedule import known
+from graphc.target import Target
+from graphc.types import Size, ceildiv
+
+HEIGHTS = (96, 48)  # rows of a block, besides one and two vectors: multiples of the tiles' rows and of the lanes
+CHUNKS = 16  # that a kernel should have, for two threads or a few to share
+LEAST_CHUNKS = 4  # the same where each has a private copy of what it adds up
+BLOCKS = 4  # of a chunk, where nobody knows how many there are
+TILE_OVERHEAD = 8  # rows: what a block costs besides its rows
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """height: rows of a block. group: vectors of rows that the loops over the columns take at a time.
+
+    parts: chunks of a batch element. blocks: of a part. exact: whether all blocks are full.
+    """
+
+    lanes: int
+    height: int
+    group: int
+    parts: Size
+    blocks: Size
+    exact: bool
+
+
+def plan_blocks(
+    rows: Size, columns: Size, batches: Size, slots: int, adds: bool, itemsize: int, target: Target
+) -> BlockPlan:
+    """The plan for [batches, rows, columns] with so many slots of scratch. adds: whether there are column products."""
+    lanes = target.lanes(itemsize)
+    heights = [h for h in HEIGHTS if h % lanes == 0] + [2 * lanes, lanes]
+    room = target.l2_bytes // 2 // (max(1, slots) * itemsize)
+    fitting = [h for h in heights if h * known(columns, 0) <= room] or [lanes]
+
+    def work(height: int) -> int:
+        return ceildiv(rows, height) * (height + TILE_OVERHEAD) if isinstance(rows, int) else -height
+
+    height = min(fitting, key=work)
+    count = ceildiv(rows, height)
+    if adds:
+        parts = max(1, -(-LEAST_CHUNKS // batches)) if isinstance(batches, int) and batches else 2
+        wanted: Size = min(parts, max(count, 1)) if isinstance(count, int) else parts
+    elif isinstance(count, int):
+        wanted = min(max(count, 1), max(1, -(-CHUNKS // max(known(batches, 1), 1))))
+    else:
+        wanted = max(1, -(-CHUNKS // max(known(batches, 1), 1)))
+    group = max(g for g in (1, 2, 3) if height // lanes % g == 0)
+    exact = isinstance(rows, int) and rows % height == 0
+    return BlockPlan(lanes, height, group, wanted, ceildiv(count, wanted), exact)
+
+
+def tile_shape(heights: Iterable[int], columns: int, lanes: int, registers: int) -> tuple[int, int]:
+    """(vectors of columns, rows) of the tile that does most, with one of the heights.
+
+    Accumulators, vectors of B and a broadcast stay within nine tenths of the registers (see `schedule.register_tile`).
+    """
+    count = max(1, -(-columns // lanes))
+    best, best_cost = (1, 1), float("inf")
+    for vectors in range(1, min(count, 8) + 1):
+        most = (registers - registers // 10 - 1 - vectors) // vectors
+        for rows in heights:
+            if not 1 <= rows <= most:
+                continue
+            padded = -(-count // vectors) * vectors / count
+            cycles = max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
+            cost = cycles / (rows * vectors) * padded * (1 + 0.02 * abs(vectors - 2) + 0.1 / (rows * vectors))
+            if cost < best_cost:
+                best, best_cost = (vectors, rows), cost
+    return best

@@ -1,0 +1,129 @@
+"""The loops over the columns of one block of rows: stages of reductions, then what the products read.
+
+Enter at `RowLoops.emit`. Lanes run along the rows, a few vectors of them at a time, so each row has an accumulator of
+its own. Sums of many terms are sums of sums of `SEGMENT` of them, the outer one in the wide dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.graph import Node, Value
+from graphc.loops.block_plan import BlockPlan
+from graphc.loops.block_values import BlockValues
+from graphc.loops.blocks import bind
+from graphc.loops.builder import LANE, Builder, Scalar, linear_address
+from graphc.loops.evaluate import Evaluator, Index, Point
+from graphc.loops.folds import Fold, wide_dtype
+from graphc.loops.kernel import symbol_of
+from graphc.loops.lanes import child, load_here
+from graphc.ops.lowering import Reduction
+from graphc.passes.blocks_shape import BlocksShape
+from graphc.types import Dim, Size, minimum
+
+SEGMENT = 32
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One block: its rows from `start`, its columns from `low` below `high`, the index of its batch element.
+
+    slot: the buffer of a value in scratch and where it begins. mask: which of the rows behind a first one exist.
+    """
+
+    plan: BlockPlan
+    where: Mapping[str, Size]
+    start: Size
+    stop: Size
+    low: Size
+    high: Size
+    slot: Callable[[Value], tuple[str, Size]]
+    mask: Callable[[Size], Scalar | None]
+
+
+class RowLoops:
+    """The loops of one kernel. outputs: results of one element a row; kept: where reductions go that products need."""
+
+    def __init__(
+        self,
+        h: Builder,
+        evaluator: Evaluator,
+        shape: BlocksShape,
+        values: BlockValues,
+        outputs: Sequence[tuple[Value, str]],
+        kept: Mapping[Node, str],
+    ) -> None:
+        self.h, self.evaluator, self.shape, self.values = h, evaluator, shape, values
+        self.outputs, self.kept = outputs, kept
+        self.row, self.column = symbol_of(shape.row), symbol_of(shape.column)
+        self.full: Index = tuple(Dim.symbol(symbol_of(axis)) for axis in range(len(shape.full)))
+
+    def emit(self, frame: Frame) -> None:
+        """All loops for the rows of a block, `plan.group` vectors of rows at a time."""
+        h, plan, lanes = self.h, frame.plan, self.h.lane_count
+        with h.loop("g", 0, frame.stop - frame.start, plan.group * lanes) as first:
+            points = []
+            for n in range(plan.group):
+                lane = first + (Dim.symbol(LANE) + n * lanes)
+                place = {**frame.where, self.row: frame.start + lane}
+                points.append(Point(place, frame.mask(frame.start + first + n * lanes)))
+            for number, stage in enumerate(self.values.stages):
+                self._reduce(frame, number, stage, points)
+            for node, buffer in self.kept.items():
+                for p in points:
+                    address = p.axes[self.row] - frame.start
+                    h.store(buffer, address, self.evaluator.at(Value(node), (), p), None)
+            for value, buffer in self.outputs:
+                self._store_row(value, buffer, points)
+            if self.values.stores[-1]:
+                with h.loop("c", frame.low, frame.high) as c:
+                    self._columns(frame, len(self.values.stages), c, points)
+
+    def _columns(self, frame: Frame, number: int, c: Size, points: list[Point]) -> list[Point]:
+        """The points of a column, with what earlier steps have left bound; stores what the loop is to store."""
+        h, height = self.h, frame.plan.height
+        inner = [child(p, self.column, c, p.mask) for p in points]
+        stores = self.values.stores[number]
+        for p in inner:
+            lane = p.axes[self.row] - frame.start
+            for value in self.values.reads[number]:
+                buffer, base = frame.slot(value)
+                p.bound[value] = load_here(h, buffer, value.type.dtype, base + c * height + lane)
+        results = [(p, v, self.evaluator.at(v, self.full, p)) for p in inner for v in stores]
+        for p, value, result in results:
+            buffer, base = frame.slot(value)
+            h.store(buffer, base + c * height + (p.axes[self.row] - frame.start), result, None)
+        return inner
+
+    def _reduce(self, frame: Frame, number: int, nodes: list[Node], points: list[Point]) -> None:
+        """All reductions of a stage in one loop; binds their results to the points."""
+        h, lanes = self.h, self.h.lane_count
+        kinds = {node: node.op.lowering for node in nodes}
+        keys = [(node, n) for node in nodes for n in range(len(points))]
+        totals = {key: _fold(h, kinds[key[0]], key[0], lanes, True) for key in keys}
+        with h.loop("s", frame.low, frame.high, SEGMENT) as start:
+            folds = {key: _fold(h, kinds[key[0]], key[0], lanes, False) for key in keys}
+            with h.loop("c", start, bind(h, "stop", minimum(start + SEGMENT, frame.high))) as c:
+                inner = self._columns(frame, number, c, points)
+                for (node, n), fold in folds.items():
+                    fold.add(h, [self.evaluator.at(node.inputs[0], self.full, inner[n])], [None])
+            for key, total in totals.items():
+                total.add(h, [folds[key].lanes(h)], [None])
+        for (node, n), total in totals.items():
+            points[n].bound[Value(node)] = h.cast(total.lanes(h), node.types[0].dtype)
+
+    def _store_row(self, value: Value, buffer: str, points: list[Point]) -> None:
+        """A result of one element a row."""
+        shape, full = value.type.shape, self.shape.full
+        kept = [axis for axis in range(len(full)) if axis != self.shape.column and full[axis] != 1]
+        left = iter(kept)
+        index = tuple(0 if size == 1 else Dim.symbol(symbol_of(next(left))) for size in shape)
+        for p in points:
+            result = self.evaluator.at(value, index, p)
+            address = self.evaluator.placed(linear_address(index, shape), p)
+            self.h.store(buffer, address, result, p.mask)
+
+
+def _fold(h: Builder, kind: Reduction, node: Node, lanes: int, wide: bool) -> Fold:
+    return Fold(h, kind, wide_dtype(node) if wide else node.types[0].dtype, lanes, 1)
