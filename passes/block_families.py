@@ -157,14 +157,19 @@ def _kind(node: Node, shape: KernelShape, family: Family) -> str | None:
         known = isinstance(inner, int) and 0 < inner <= MOST_INNER
         reads = any(v in family.matrices for v in node.inputs if v not in _read(node, shape))
         return ENTERING if known and not reads and shape.full == family.full else None
-    count = shape.full[-1] if sides[0] == 0 else shape.full[-2]
     behind = any(v in family.matrices for v in _read(node, shape))
-    if len(sides) > 1 or behind or not isinstance(count, int) or not 0 < count <= MOST_INNER:
+    if len(sides) > 1 or behind or not 0 < _made(shape, sides[0]) <= MOST_INNER:
         return None
     if any(v in family.matrices for v in node.outputs):
         return None
     summed = product_axis(shape.matmul.inputs[sides[0]], sides[0])
     return ROW_SUM if summed == family.column else COLUMN_SUM if summed == family.row else None
+
+
+def _made(shape: ContractionShape, side: int) -> int:
+    """The size of the axis that a product of a matrix, its operand number `side`, has from its other operand; or 0."""
+    size = shape.full[-1] if side == 0 else shape.full[-2]
+    return size if isinstance(size, int) else 0
 
 
 def _set_stages(family: Family, graph: Graph) -> None:
@@ -190,14 +195,14 @@ def _worth(family: Family, shapes: Mapping[Node, KernelShape]) -> bool:
     for node, kind in family.kinds.items():
         shape = shapes[node]
         if isinstance(shape, ContractionShape):
-            inner, count = shape.matmul.inputs[0].type.shape[-1], shape.full[-1]
+            inner = shape.matmul.inputs[0].type.shape[-1]
             if kind == ENTERING and isinstance(inner, int):
                 entering = max(entering, inner)
-            elif isinstance(count, int):
-                made = max(made, count)
+            elif kind != ENTERING:
+                made = max(made, _made(shape, _sides(node, shape, family)[0]))
     columns = family.full[family.column]
-    long = not isinstance(columns, int) or columns >= LONG
-    if not long and (max(entering, made) > CHEAP_INNER or columns < entering + made):
+    short = isinstance(columns, int) and columns < LONG
+    if short and (max(entering, made) > CHEAP_INNER or columns < entering + made):  # type: ignore[operator]
         return False
     return any(_feeds_back(node, shapes[node], family) for node in family.kinds)
 

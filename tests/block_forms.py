@@ -45,7 +45,8 @@ class Form:
         }
         if self.product == "given transposed":
             shapes["k"] = (*self.batch, self.inner, self.columns)
-        found: dict[str, np.ndarray[Any, Any]] = {n: rng.standard_normal(s).astype(self.dtype) for n, s in shapes.items()}
+        found: dict[str, np.ndarray[Any, Any]]
+        found = {n: rng.standard_normal(s).astype(self.dtype) for n, s in shapes.items()}
         if self.mask == "additive array":
             found["mask"] = np.where(rng.random((self.rows, self.columns)) < 0.3, -1e9, 0).astype(self.dtype)
         if self.mask == "boolean array":

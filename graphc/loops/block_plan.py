@@ -15,7 +15,8 @@ from graphc.types import Size, ceildiv
 HEIGHTS = (96, 48)  # rows of a block, besides one and two vectors: multiples of the tiles' rows and of the lanes
 CHUNKS = 16  # that a kernel should have, for two threads or a few to share
 LEAST_CHUNKS = 4  # the same where each has a private copy of what it adds up
-BLOCKS = 4  # of a chunk, where nobody knows how many there are
+UNKNOWN_PARTS = 2  # of a batch element, where nobody knows how many of those there are
+GUESSED_COLUMNS = 4096  # where nobody knows them
 TILE_OVERHEAD = 8  # rows: what a block costs besides its rows
 
 
@@ -41,20 +42,20 @@ def plan_blocks(
     lanes = target.lanes(itemsize)
     heights = [h for h in HEIGHTS if h % lanes == 0] + [2 * lanes, lanes]
     room = target.l2_bytes // 2 // (max(1, slots) * itemsize)
-    fitting = [h for h in heights if h * known(columns, 0) <= room] or [lanes]
+    fitting = [h for h in heights if h * known(columns, GUESSED_COLUMNS) <= room] or [lanes]
 
     def work(height: int) -> int:
-        return ceildiv(rows, height) * (height + TILE_OVERHEAD) if isinstance(rows, int) else -height
+        return -(-rows // height) * (height + TILE_OVERHEAD) if isinstance(rows, int) else -height
 
     height = min(fitting, key=work)
     count = ceildiv(rows, height)
     if adds:
-        parts = max(1, -(-LEAST_CHUNKS // batches)) if isinstance(batches, int) and batches else 2
+        parts = max(1, -(-LEAST_CHUNKS // batches)) if isinstance(batches, int) and batches else UNKNOWN_PARTS
         wanted: Size = min(parts, max(count, 1)) if isinstance(count, int) else parts
     elif isinstance(count, int):
         wanted = min(max(count, 1), max(1, -(-CHUNKS // max(known(batches, 1), 1))))
     else:
-        wanted = max(1, -(-CHUNKS // max(known(batches, 1), 1)))
+        wanted = max(1, -(-CHUNKS // max(batches, 1))) if isinstance(batches, int) else UNKNOWN_PARTS
     group = max(g for g in (1, 2, 3) if height // lanes % g == 0)
     exact = isinstance(rows, int) and rows % height == 0
     return BlockPlan(lanes, height, group, wanted, ceildiv(count, wanted), exact)

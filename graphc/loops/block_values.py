@@ -113,7 +113,7 @@ def _slots(
     holder = dict(enumerate(dict.fromkeys(leaves)))
     for step, values in enumerate(stores):
         for value in values:
-            free = [n for n, held in holder.items() if last.get(held, -1) <= step and held.type.dtype == value.type.dtype]
-            number = min(free, default=len(holder))
+            alike = [n for n, held in holder.items() if held.type.dtype == value.type.dtype]
+            number = min((n for n in alike if last.get(holder[n], -1) <= step), default=len(holder))
             slots[value], holder[number] = number, value
     return slots

@@ -25,7 +25,7 @@ from graphc.loops.kernel import Lowered, symbol_of
 from graphc.loops.lanes import below, load_here
 from graphc.loops.matmul import label_symbol, strides_of
 from graphc.loops.packing import Source, pack
-from graphc.loops.tile import Epilogue, View
+from graphc.loops.tile import View
 from graphc.ops.registry import OPS
 from graphc.passes.blocks_shape import COLUMN_PRODUCT, PRODUCT, ROW_PRODUCT, BlocksShape, Product
 from graphc.passes.domain import ROW
@@ -201,7 +201,7 @@ class _Lowering:
             plan.height if plan.exact else self.stop - self.start,
         )  # fmt: skip
         length, panel, leaf = self._inner(node), self.panels[node], self.values.leaves[node]
-        pack(h, source, length, panel, 0, plan.height // plan.lanes, self.target.masked_memory)
+        pack(h, source, length, panel, 0, plan.height // plan.lanes)
         slot, base = self._slot(leaf)
         index = tuple(Dim.symbol(symbol_of(axis)) for axis in range(len(shape.full)))
 
@@ -326,7 +326,7 @@ class _Lowering:
             panel = h.fresh("packed")
             h.emit(Scratch(panel, self.dtype, plan.height * groups * plan.lanes))
             source = Source(side.buffer, self.dtype, view.base, view.k_stride, view.stride, count)
-            pack(h, source, self.stop - self.start, panel, 0, groups, self.target.masked_memory)
+            pack(h, source, self.stop - self.start, panel, 0, groups)
             view = View(panel, 0, groups * plan.lanes, 1)
 
         def add(h: Builder, value: Scalar, c: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:

@@ -201,7 +201,8 @@ def epilogue_length(builder: Builder, epilogue: Epilogue, dtype: DType, batch: i
     builder.levels.append(Level())
     row, col, *where = [bind(builder, "probe", 0) for _ in range(batch + 2)]
     vtype = VType(dtype, builder.lane_count)
-    mask = builder.let(Op("lt", (builder.symbols[LANE].expr, builder.index(col).expr), VType(bool_, vtype.lanes)), builder.depth)
+    below = Op("lt", (builder.symbols[LANE].expr, builder.index(col).expr), VType(bool_, vtype.lanes))
+    mask = builder.let(below, builder.depth)
     value = builder.read(Reg("probe", (), vtype))
     before = len(builder.levels[-1].statements)
     epilogue(builder, value, row, col + Dim.symbol(LANE), tuple(where), mask)
