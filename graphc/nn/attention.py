@@ -26,6 +26,7 @@ def scaled_dot_product_attention(
     f32[..., rows, width]; batch axes broadcast. `attn_mask` broadcasts to [..., rows, columns]: a boolean one says what
     takes part, a float one is added. With `is_causal` row i sees the columns up to i. `scale` is 1 / sqrt(inner) if
     None. A row that sees nothing is NaN. Raises DTypeError, ShapeError, or ArgumentError for two masks at once.
+    `scaled_dot_product_attention(constant([[0.0]]), constant([[1.0], [2.0]]), constant([[2.0], [4.0]]))` is [[3.0]].
     """
     for tensor in (query, key, value):
         if not tensor.dtype.is_float or tensor.ndim < 2:
