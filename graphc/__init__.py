@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from graphc import train as train
     from graphc.compile import Function as Function
     from graphc.compile import function as function
+    from graphc.marking import checkpoint as checkpoint
+    from graphc.marking import custom_vjp as custom_vjp
     from graphc.settings import config as config
     from graphc.tracing import jit as jit
     from graphc.transforms import grad as grad
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
 
 _LAZY = {  # public name -> where it is; None: a package of that name
     "Function": "graphc.compile",
+    "checkpoint": "graphc.marking",
     "config": "graphc.settings",
+    "custom_vjp": "graphc.marking",
     "function": "graphc.compile",
     "grad": "graphc.transforms",
     "hessian": "graphc.transforms",

@@ -110,6 +110,10 @@ def pushed_forward(
     products = pulled_back(name, rows, duals, directions, "zero")
     remaining = {dual.ref.node for dual in duals}.intersection(topological_order([t.ref.node for t in products]))
     if remaining:
+        for node in topological_order([t.ref.node for t in results]):
+            if node.op.name == "custom_vjp":
+                message = f"{name}: bwd of {node.attrs['name']} (custom_vjp) is not linear in the cotangents"
+                raise GradientError(message, lines_of(Tensor(node.outputs[0])), "forward mode transposes it; use vjp")
         raise InternalError(f"{name}: the gradient rule of an op of {named(results[0])} is not linear in its cotangent")
     return products
 

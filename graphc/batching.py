@@ -16,13 +16,15 @@ from typing import Any, cast
 
 from graphc.build import Tensor, apply, lines_of
 from graphc.errors import ArgumentError, GraphcError
-from graphc.graph import Attrs, Node, Value, describe, inherit_origin, topological_order
+from graphc.graph import Attrs, Graph, Node, Value, describe, inherit_origin, topological_order
 from graphc.ops.lowering import Reduction
 from graphc.ops.movement import reshape
 from graphc.types import Shape, Size
 
 # Attributes that mean the same with one more axis.
-_KEPT = frozenset({"descending", "dtype", "keepdims", "lower", "order", "reverse", "size", "stream", "unit", "word"})
+_KEPT = frozenset(
+    {"descending", "dtype", "keepdims", "lower", "order", "recomputed", "reverse", "size", "stream", "unit", "word"}
+)
 
 
 def batched(outputs: Sequence[Value], items: Mapping[Value, Tensor], size: Size) -> list[Tensor]:
@@ -50,6 +52,12 @@ def _batched(node: Node, found: Mapping[Value, Tensor], size: Size) -> tuple[Ten
         return (_product_of_rows(node, found[node.inputs[0]]),)
     if node.op.name == "contract":
         return (_contraction(node, found, size),)
+    if node.op.name == "checkpoint":  # a mark stands on the values themselves, whether they have items or not
+        results = apply(node.op, *(found.get(v, Tensor(v)) for v in node.inputs), **node.attrs)
+        tensors = results if isinstance(results, tuple) else (results,)
+        return tuple(t if v in found else _repeated(t, size) for v, t in zip(node.inputs, tensors))
+    if node.op.name == "custom_vjp":
+        return _custom(node, found, size)
     operands = [found[v] if v in found else _repeated(Tensor(v), size) for v in node.inputs]
     if node.op.name == "broadcast_to":
         missing = len(node.types[0].shape) - node.inputs[0].type.rank
@@ -88,6 +96,20 @@ def _contraction(node: Node, found: Mapping[Value, Tensor], size: Size) -> Tenso
     tensors = [found.get(v, Tensor(v)) for v in node.inputs]
     shape = (size, *node.types[0].shape)
     return cast(Tensor, apply("contract", *tensors, spec=f"{','.join(parts)}-> {new} {out}", shape=shape))
+
+
+def _custom(node: Node, found: Mapping[Value, Tensor], size: Size) -> tuple[Tensor, ...]:
+    """A function with a gradient of its own: all operands have items, and so has the graph of the gradient."""
+    backward: Graph = node.attrs["backward"]
+    items: dict[Value, Tensor] = {}
+    for value in backward.inputs:
+        shape = (size, *value.type.shape)
+        items[value] = cast(Tensor, apply("placeholder", name="argument", type=value.type.with_shape(shape)))
+    outputs = tuple(t.ref for t in batched(backward.outputs, items, size))
+    graph = Graph(tuple(t.ref for t in items.values()), outputs, (), backward.name)
+    operands = [found[v] if v in found else _repeated(Tensor(v), size) for v in node.inputs]
+    results = apply(node.op, *operands, **{**node.attrs, "backward": graph})
+    return results if isinstance(results, tuple) else (results,)
 
 
 def _shifted(node: Node, size: Size) -> Attrs:

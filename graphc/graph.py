@@ -99,6 +99,10 @@ class Value(NamedTuple):
 _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
 
 
+RECOMPUTED = "recomputed"  # attribute of a node that computes again what `checkpoint` does not keep: how many times
+_recomputing: contextvars.ContextVar[int] = contextvars.ContextVar("recomputing", default=0)
+
+
 class ConstantData:
     """The array of a constant: read-only, compared by dtype, shape and bytes (0.0 is not -0.0)."""
 
@@ -150,6 +154,9 @@ def make_node(op: Op, inputs: Sequence[Value], attrs: Attrs | None = None, origi
     Raises what the op's type rule raises, with the source line added.
     """
     attrs = {} if attrs is None else dict(attrs)
+    level = _recomputing.get()
+    if level and any(v.node.inputs or v.node.op.unique for v in inputs):
+        attrs.setdefault(RECOMPUTED, level)
     origin = joined(origin, _inherited.get())
     operands = tuple(inputs)
     try:
@@ -295,15 +302,17 @@ class Graph:
         """The graph after `visit(node, new inputs)` replaced nodes, in order.
 
         `visit` returns the values that stand for the node's results, or None to keep the node (rebuilt over its new
-        inputs). Nodes made inside carry the origin of the node that they replace.
+        inputs). Nodes made inside carry the origin of the node that they replace, and are recomputed if it is.
         """
         mapping: dict[Value, Value] = {}
         for node in self.order():
             inputs = tuple(mapping.get(v, v) for v in node.inputs)
+            reset = _recomputing.set(node.attrs.get(RECOMPUTED, 0))
             with inherit_origin(node):
                 new = visit(node, inputs)
                 if new is None and inputs != node.inputs:
                     new = make_node(node.op, inputs, node.attrs).outputs
+            _recomputing.reset(reset)
             if new is not None:
                 mapping.update(zip(node.outputs, new, strict=True))
         return self.with_outputs(mapping.get(v, v) for v in self.outputs)

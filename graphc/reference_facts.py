@@ -153,6 +153,8 @@ def gradient(op: Op, names: Sequence[str]) -> str:
     """The gradient rule as it answers, with `g` for the cotangent; or the written reason that there is none."""
     if op.gradient is None:
         return f"none: {op.exempt['gradient']}."
+    if op.samples is tuple:
+        return "as its description says."
     sample = next((s for s in op.samples() if float32 in s.dtypes and s.smooth), None)
     sample = sample or next(s for s in op.samples() if float32 in s.dtypes)
     if isinstance(op.lowering, Elementwise):
@@ -319,7 +321,7 @@ def example_of(function: Callable[..., Any] | None, op: Op | None) -> str | None
     for code in _IN_TEXT.findall((doc or "").replace("\n", " ")):
         if found := qualified(code, package):
             return found
-    if op is None or not isinstance(op.lowering, Elementwise):
+    if op is None or "example" in op.exempt or not isinstance(op.lowering, Elementwise):
         return None
     kinds = {d.kind for d in accepted(op)}
     low = min((o.domain[0] for s in op.samples() for o in s.operands), default=0.25)

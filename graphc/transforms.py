@@ -6,7 +6,7 @@ of arrays or of tensors: tensors in, tensors out (so transforms nest, and may st
 arrays out, computed by the interpreter: nothing is compiled before somebody asks for it with `jit` (`graphc.tracing`).
 
 A transform traces f with new placeholders in place of what it differentiates, so that nothing else that happens to
-depend on the same tensors is taken for it, then puts the real tensors back. Enter at `_Arguments` and at any transform.
+depend on the same tensors is taken for it, then puts the real tensors back. Enter at `Arguments` and any transform.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Function = Callable[..., Any]
 _NUMBERS = (bool, int, float, np.ndarray, np.generic)
 
 
-class _Arguments:
+class Arguments:
     """The arguments of one call of a transformed function, with tensors in place of its arrays.
 
     `settled` turns a nest of results into what the caller gets: arrays, unless there was a tensor among the arguments
@@ -52,7 +52,7 @@ class _Arguments:
         if not isinstance(leaf, (np.ndarray, np.generic)):
             return leaf
         array = np.asarray(leaf)
-        tensor = _unknown(as_tensor(array).type if array.ndim == 0 else TensorType(DType.of(array.dtype), array.shape))
+        tensor = unknown(as_tensor(array).type if array.ndim == 0 else TensorType(DType.of(array.dtype), array.shape))
         self.feeds[tensor.ref] = array.astype(tensor.dtype.numpy, copy=False)
         return tensor
 
@@ -68,7 +68,7 @@ class _Arguments:
         return rebuilt(nest, [next(values) if isinstance(leaf, Tensor) else leaf for leaf in found])
 
 
-def _unknown(type_: TensorType) -> Tensor:
+def unknown(type_: TensorType) -> Tensor:
     made: Tensor = apply("placeholder", name="argument", type=type_)
     return made
 
@@ -76,7 +76,7 @@ def _unknown(type_: TensorType) -> Tensor:
 def _independent(nest: Any) -> tuple[Any, dict[Value, Value]]:
     """`nest` with a new placeholder for each tensor or number, and what each of them stands for."""
     given = [as_tensor(leaf) if isinstance(leaf, (Tensor, *_NUMBERS)) else leaf for leaf in leaves(nest)]
-    new = [_unknown(leaf.type) if isinstance(leaf, Tensor) else leaf for leaf in given]
+    new = [unknown(leaf.type) if isinstance(leaf, Tensor) else leaf for leaf in given]
     stands_for = {n.ref: g.ref for n, g in zip(new, given, strict=True) if isinstance(n, Tensor)}
     return rebuilt(nest, new), stands_for
 
@@ -89,7 +89,7 @@ def _put_back(nest: Any, stands_for: Mapping[Value, Value]) -> Any:
     return rebuilt(nest, [Tensor(next(new)) if isinstance(leaf, Tensor) else leaf for leaf in found])
 
 
-def _tensors(nest: Any) -> Any:
+def tensors_in(nest: Any) -> Any:
     """`nest` with numbers and arrays as constants: a function may return them."""
     return rebuilt(nest, [as_tensor(leaf) if isinstance(leaf, _NUMBERS) else leaf for leaf in leaves(nest)])
 
@@ -101,7 +101,7 @@ def _derived(
 
     @functools.wraps(f)
     def transformed(*args: Any, **kwargs: Any) -> Any:
-        given = _Arguments((args, kwargs))
+        given = Arguments((args, kwargs))
         positional, named = list(given.args[0]), given.args[1]
         chosen = [argnums] if isinstance(argnums, int) else list(argnums)
         for position in chosen:
@@ -111,7 +111,7 @@ def _derived(
         for position, argument in zip(chosen, wrt, strict=True):
             positional[position] = argument
         result, aux = _with_aux(name, f(*positional, **named), has_aux)
-        derivative = derive(_tensors(result), wrt[0] if isinstance(argnums, int) else tuple(wrt))
+        derivative = derive(tensors_in(result), wrt[0] if isinstance(argnums, int) else tuple(wrt))
         parts: Any = ((result, aux) if has_aux else result, derivative) if value else derivative
         if has_aux and not value:
             parts = (derivative, aux)
@@ -163,10 +163,10 @@ def vjp(outputs: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _vjp_of(f: Function, *primals: Any, has_aux: bool = False) -> Any:
-    given = _Arguments(primals)
+    given = Arguments(primals)
     wrt, stands_for = _independent(given.args)
     result, aux = _with_aux("vjp", f(*wrt), has_aux)
-    outputs = _tensors(result)
+    outputs = tensors_in(result)
 
     def pull(cotangents: Any) -> Any:
         """The cotangents of the primals; NumPy in, NumPy out."""
@@ -192,10 +192,10 @@ def jvp(outputs: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _jvp_of(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
-    given = _Arguments((tuple(primals), tuple(tangents)))
+    given = Arguments((tuple(primals), tuple(tangents)))
     wrt, stands_for = _independent(given.args[0])
     result, aux = _with_aux("jvp", f(*wrt), has_aux)
-    tangent = autodiff.jvp(_tensors(result), wrt, given.args[1], unused="zero")
+    tangent = autodiff.jvp(tensors_in(result), wrt, given.args[1], unused="zero")
     found = (result, tangent, aux) if has_aux else (result, tangent)
     return given.settled(_put_back(found, stands_for))
 
@@ -209,7 +209,7 @@ def hvp(loss: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _hvp_of(f: Function, primals: Sequence[Any], vectors: Sequence[Any]) -> Any:
-    given = _Arguments((tuple(primals), tuple(vectors)))
+    given = Arguments((tuple(primals), tuple(vectors)))
     wrt, stands_for = _independent(given.args[0])
     found = autodiff.hvp(as_tensor(f(*wrt)), wrt, given.args[1], unused="zero")
     return given.settled(_put_back(found, stands_for))
@@ -241,7 +241,7 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0, out_axes: 
 
     @functools.wraps(f)
     def mapped(*args: Any) -> Any:
-        given = _Arguments(args)
+        given = Arguments(args)
         axes = in_axes if isinstance(in_axes, (tuple, list)) else [in_axes] * len(args)
         if len(axes) != len(args):
             raise ArgumentError(f"vmap: in_axes has {len(axes)} entries, but there are {len(args)} arguments")
@@ -252,7 +252,7 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0, out_axes: 
             counts = " and ".join(sorted(map(str, sizes))) or "no"
             raise ArgumentError(f"vmap: the mapped arguments have {counts} items")
         size: Size = sizes.pop()
-        result = _tensors(f(*single))
+        result = tensors_in(f(*single))
         found = batched([leaf.ref for leaf in leaves(result)], items, size)
         turned = [permute_dims(t, _moved(t.ndim, 0, out_axes)) for t in found]
         return given.settled(rebuilt(result, turned))
@@ -270,7 +270,7 @@ def _item(arg: Any, axis: int | None, items: dict[Value, Tensor]) -> Any:
         if not -tensor.ndim <= axis < tensor.ndim:
             raise ArgumentError(f"vmap: {autodiff.named(tensor)} has no axis {axis}")
         front = permute_dims(tensor, _moved(tensor.ndim, axis % tensor.ndim, 0))
-        made.append(_unknown(front.type.with_shape(front.shape[1:])))
+        made.append(unknown(front.type.with_shape(front.shape[1:])))
         items[made[-1].ref] = front
     return rebuilt(arg, made)
 

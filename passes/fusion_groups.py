@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from graphc.graph import Node
+from graphc.graph import RECOMPUTED, Node
 from graphc.ops.lowering import ArgReduction, Concat, Contraction, Elementwise, Gather, Movement, Reduction
 from graphc.passes.domain import (
     FULL,
@@ -235,6 +235,8 @@ class Groups:
         if len(operands) > MOST_OPERANDS:
             return f"together they read more than {MOST_OPERANDS} arrays"
         edges = self._between(a, b)
+        if self._too_early(a, b, edges):
+            return "what is computed again for the backward pass waits for it"
         for edge in edges:
             if not self._follows(edge, domain):
                 return f"{edge.user.op.name} reads {edge.root.op.name} elsewhere than where the loops have computed it"
@@ -242,6 +244,14 @@ class Groups:
         if late is None:
             return "what reads a total can run only when all of it is summed"
         return _Merger(domain, operands, edges, late)
+
+    def _too_early(self, a: Group, b: Group, edges: list[Edge]) -> bool:
+        """Whether one kernel would compute a value and, at once, what is recomputed from it: then it had to be kept."""
+        levels = [{node.attrs.get(RECOMPUTED, 0) for node in group.members} for group in (a, b)]
+        if levels[0] == levels[1] == {0}:
+            return False
+        later = any(e.root.node.attrs.get(RECOMPUTED, 0) < e.user.attrs.get(RECOMPUTED, 0) for e in edges)
+        return later or (not edges and levels[0] != levels[1])
 
     def _cycle(self, a: Group, b: Group) -> bool:
         """Whether a path leads from one to the other through a third."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from graphc.graph import Graph
 from graphc.observe import Observer
 from graphc.passes.crop_products import crop_products
+from graphc.passes.drop_marks import drop_marks
 from graphc.passes.expand_products import expand_products
 from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fuse import fuse, separate
@@ -23,6 +24,7 @@ from graphc.stabilize import stabilize
 
 # fmt: off
 PASSES: tuple[Pass, ...] = (
+    Pass("drop_marks", drop_marks, "only differentiation sees what checkpoint and custom_vjp mark", instead=drop_marks),
     Pass("use_bounds", use_bounds, "limits of named sizes decide how long slices are; before anything compares sizes"),
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
     Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),

@@ -74,7 +74,7 @@ def test_type_rule_is_the_type_of_the_reference(op: Op, sample: Sample, rng: np.
 
 def test_every_op_of_the_design_is_there() -> None:
     table = (Path(__file__).parent.parent / "docs/design/core.md").read_text()
-    kinds = "sources|elementwise|movement|reductions|contraction|matrices|indexing|kernel"
+    kinds = "sources|elementwise|movement|reductions|contraction|matrices|indexing|marks|kernel"
     rows = re.findall(rf"^ *\| (?:{kinds}) \| (.*) \|$", table, re.M)
     code = " ".join(text for row in rows for text in re.findall(r"`([^`]*)`", row) if "[" not in text)
     names = re.sub(r"\([^)]*\)", "", code).split()

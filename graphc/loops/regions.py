@@ -1,16 +1,16 @@
 """When each kernel runs, and which updates happen in place.
 
-Kernels go into the earliest region after their producers; updates of parameters go last, together, so that one region
-walks all parameters of an optimiser and a failed check stops the step before anything has changed. An update is in
-place where every other reader of the old value has run before, and its own kernel reads the old value only at the
-element that it writes.
+Kernels go into the earliest region after their producers, those that recompute into the last one before their readers;
+updates of parameters go last, together, so that one region walks all parameters of an optimiser and a failed check
+stops the step before anything has changed. An update is in place where every other reader of the old value has run
+before, and its own kernel reads the old value only at the element that it writes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.graph import Graph, Node, Value
+from graphc.graph import RECOMPUTED, Graph, Node, Value
 from graphc.ops.lowering import Elementwise, Gather, ScatterAdd
 
 
@@ -33,8 +33,11 @@ def schedule(graph: Graph) -> Schedule:
     region_of: dict[Node, int] = {}
     for node in kernels:
         region_of[node] = max((region_of[v.node] + 1 for v in node.inputs if v.node in region_of), default=0)
-    read_later = {v.node for node in kernels for v in node.inputs}
-    final = [node for node in kernels if node in updating and node not in read_later]
+    readers: dict[Node, list[Node]] = {}
+    for node in kernels:
+        for value in node.inputs:
+            readers.setdefault(value.node, []).append(node)
+    final = [node for node in kernels if node in updating and node not in readers]
     last = max((region_of[node] for node in kernels), default=0)
     changed = {parameter for value, parameter in targets.items() if value.node in final}
     before = [node for node in kernels if node not in final and (_has_checks(node) or changed & set(node.inputs))]
@@ -42,11 +45,26 @@ def schedule(graph: Graph) -> Schedule:
         last = max([last, *(region_of[node] + 1 for node in before)])
     for node in final:
         region_of[node] = last
-    count = last + 1 if kernels else 0
-    regions = [tuple(node for node in kernels if region_of[node] == n) for n in range(count)]
+    for node in reversed(_recomputed(kernels)):  # not before it is needed
+        if node in readers:
+            region_of[node] = min(region_of[reader] for reader in readers[node]) - 1
+    used = {n: position for position, n in enumerate(sorted(set(region_of.values())))}
+    region_of = {node: used[n] for node, n in region_of.items()}
+    regions = [tuple(node for node in kernels if region_of[node] == n) for n in range(len(used))]
     order = tuple(node for region in regions for node in region)
     last_use = {v: region_of[node] for node in order for v in node.inputs if v.node in region_of}
     return Schedule(order, tuple(regions), region_of, last_use, _in_place(graph, order, region_of, targets))
+
+
+def _recomputed(kernels: list[Node]) -> list[Node]:
+    """The kernels that compute again what `checkpoint` does not keep, and those that follow from nothing else."""
+    found: dict[Node, None] = {}
+    for node in kernels:
+        producers = [v.node for v in node.inputs if v.node.op.name == "kernel"]
+        again = any(inner.attrs.get(RECOMPUTED) for inner in node.attrs["graph"].order())
+        if again or (producers and all(producer in found for producer in producers)):
+            found[node] = None
+    return list(found)
 
 
 def _in_place(

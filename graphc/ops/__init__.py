@@ -5,6 +5,7 @@ To add an op, `register(Op(...))` in the file of its kind; to make its function 
 
 from graphc.ops import convolution as _convolution  # noqa: F401  # an op that layers call
 from graphc.ops import kernel as _kernel  # noqa: F401  # an op without a function
+from graphc.ops import marks as _marks  # noqa: F401  # ops that transforms call
 from graphc.ops import random_bits as _random_bits  # noqa: F401  # an op that graphc.random calls
 from graphc.ops.arithmetic import (
     abs,
