@@ -13,14 +13,21 @@ from graphc.build import Tensor, apply
 from graphc.graph import Graph, Node, Value
 from graphc.ops.convolution import Axis, contract, label_sizes, parse
 from graphc.ops.movement import slice_op
+from graphc.passes.windows import settled
 from graphc.types import Size
 
 
 def crop_products(graph: Graph) -> Graph:
-    """The graph with every slice by steps of 1 of a `contract` that nothing else reads moved in front of it."""
+    """The graph with every slice by steps of 1 of a `contract` that nothing else reads moved in front of it.
+
+    What a `contract` reads is padded and cut at most once.
+    """
     users, outputs = graph.users(), set(graph.outputs)
 
     def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        if node.op.name == "contract":
+            x, y = (settled(Tensor(v)) for v in inputs)
+            return [contract(node.attrs["spec"], x, y, node.attrs["shape"]).ref]
         if node.op.name != "slice" or any(step != 1 for step in node.attrs["steps"]):
             return None
         product, whole = inputs[0].node, node.inputs[0]
@@ -62,4 +69,4 @@ def _part(x: Tensor, axes: tuple[Axis, ...], starts: dict[str, Size], sizes: dic
         stops.append(start + reach)
     if all(start == 0 for start in first) and tuple(stops) == x.shape:
         return x
-    return cast(Tensor, apply(slice_op, x, starts=tuple(first), stops=tuple(stops), steps=(1,) * x.ndim))
+    return settled(cast(Tensor, apply(slice_op, x, starts=tuple(first), stops=tuple(stops), steps=(1,) * x.ndim)))

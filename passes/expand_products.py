@@ -1,8 +1,9 @@
 """Products without two sides become elementwise products and sums.
 
-A tile of a contraction needs rows that only one operand has and columns that only the other has. Depthwise
-convolutions, convolutions to or from one channel and products of a matrix and a vector that lies along its rows have
-none: they are memory-bound loops, which kernels of rows do best. The elements of each window become shifted slices:
+A tile of a contraction needs rows that only one operand has and columns that only the other has, or columns that lie
+side by side wherever they are. Convolutions to one channel, depthwise weight gradients of NCHW images and products of a
+matrix and a vector that lies along its rows have neither: they are memory-bound loops, which kernels of rows do best.
+The elements of each window become shifted slices:
 
     n h+p w+q g, p q g -> n h w g         sum over p, q of x[:, p:p+H, q:q+W] * w[p, q]
     n h+p w+q g, n h w g -> p q g         for each p, q: sum over n, h, w of x[:, p:p+H, q:q+W] * g
@@ -23,6 +24,7 @@ from graphc.ops.joining import concat
 from graphc.ops.movement import broadcast_to, matrix_transpose, reshape, slice_op, transpose
 from graphc.ops.reductions import sum as sum_
 from graphc.ops.selection import astype
+from graphc.passes.windows import adjacent
 from graphc.types import Size
 
 LONG = 64  # a shorter row is as well off in a tile
@@ -36,7 +38,7 @@ def expand_products(graph: Graph) -> Graph:
         if node.op.name == "contract":
             spec = parse(node.attrs["spec"])
             sizes = label_sizes(spec, [v.type for v in inputs], node.attrs["shape"])
-            taps = _taps(spec, sizes)
+            taps = None if _has_lanes(spec, inputs) else _taps(spec, sizes)
             if taps is not None:
                 return [_expanded(spec, sizes, taps, Tensor(inputs[0]), Tensor(inputs[1])).ref]
         if node.op.name == "matmul" and _is_dot(inputs):
@@ -64,6 +66,17 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
         return astype(sum_(products, -1, keepdims=True), a.dtype)
     columns = matrix_transpose(b)  # the matrix as it lies in memory
     return astype(matrix_transpose(sum_(columns * broadcast_to(a, columns.shape), -1, keepdims=True)), a.dtype)
+
+
+def _has_lanes(spec: Spec, inputs: tuple[Value, ...]) -> bool:
+    """Whether a label of the result lies side by side in each operand that has it: vectors of columns."""
+    out = {axis[0][0] for axis in spec.out}
+    sides = [(adjacent(value, axes), axes) for value, axes in zip(inputs, (spec.a, spec.b), strict=True)]
+    for label, _ in sides:
+        others = [other for other, axes in sides if any(label == name for axis in axes for name, _ in axis)]
+        if label in out and all(other == label for other in others):
+            return True
+    return False
 
 
 def _taps(spec: Spec, sizes: Mapping[str, Size]) -> list[str] | None:

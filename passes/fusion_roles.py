@@ -24,6 +24,7 @@ from graphc.ops.lowering import (
     Sort,
 )
 from graphc.passes.domain import SOURCES, is_indexed, one_element
+from graphc.passes.windows import in_memory, is_clipped
 
 MOST_INLINE = 12  # inline nodes on a path: a longer one is stored, or every reader would repeat it
 COMPARISONS = frozenset({"equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_not"})
@@ -71,12 +72,17 @@ class Roles:
         self.towards_reduction = self._towards_reduction()
 
     def _find_stored(self) -> None:
-        """Outputs, and what a matmul reads: it takes memory through one reshape and transposes, no other view."""
+        """Outputs, and what a matmul reads: it takes memory through one reshape and transposes, no other view.
+
+        Windows that reach beyond an array take it through its padding too.
+        """
         self.stored.update(value.node for value in self.graph.outputs)
         for node in self.nodes:
             if isinstance(node.op.lowering, Contraction):
-                for operand in node.inputs:
+                for position, operand in enumerate(node.inputs):
                     below = operand.node
+                    if is_clipped(node, position):
+                        below = in_memory(operand, ())[0].node.inputs[0].node
                     while below.op.name == "transpose":
                         below = below.inputs[0].node
                     under = below.inputs[0].node if below.op.name == "reshape" else below

@@ -27,7 +27,8 @@ from graphc.ops.joining import stack
 from graphc.ops.movement import reshape, slice_op, transpose
 from graphc.ops.padding import unslice
 from graphc.ops.sources import zeros
-from graphc.types import Size, ceildiv, maximum, minimum
+from graphc.passes.windows import every, unspread, window
+from graphc.types import Size, ceildiv
 
 LANES = 16  # what vectors hold on the widest target: fewer channels leave lanes idle
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -72,28 +73,13 @@ def split_strides(graph: Graph) -> Graph:
         x, y = Tensor(inputs[0]), Tensor(inputs[1])
         turned = Spec(spec.b, spec.a, spec.out)
         for form, first, second in ((spec, x, y), (turned, y, x)):
-            base, starts, steps = _unspread(first.ref)
+            base, starts, steps = unspread(first.ref)
             found = _spread_axes(form, base.shape, starts, steps, sizes)
             if found and all(isinstance(start, int) for start in starts):
                 return [_Phases(form, found, base, cast(list[int], starts), second, shape, sizes).result().ref]
         return None
 
     return graph.rewrite(visit)
-
-
-def _unspread(value: Value) -> tuple[Tensor, list[Size], list[int]]:
-    """(x, starts, steps): element u of x is element start + u*step of `value`, which has zeros elsewhere."""
-    node = value.node
-    starts: list[Size] = [0] * value.type.rank
-    steps = [1] * value.type.rank
-    while node.op.name == "slice" and all(step == 1 for step in node.attrs["steps"]):
-        starts = [start - cut for start, cut in zip(starts, node.attrs["starts"], strict=True)]
-        node = node.inputs[0].node
-    while node.op.name == "unslice" and all(step > 0 for step in node.attrs["steps"]):
-        starts = [start + step * more for start, step, more in zip(starts, steps, node.attrs["starts"], strict=True)]
-        steps = [step * by for step, by in zip(steps, node.attrs["steps"], strict=True)]
-        node = node.inputs[0].node
-    return Tensor(Value(node)), starts, steps
 
 
 def _spread_axes(
@@ -113,22 +99,6 @@ def _spread_axes(
     return found
 
 
-def window(x: Tensor, axis: int, first: int, length: Size) -> Tensor:
-    """`length` positions of an axis from `first` on, which may be negative; zeros where there is no element."""
-    extent, low = x.shape[axis], max(first, 0)
-    high = maximum(low, minimum(extent, first + length)) if low else minimum(extent, first + length)
-    if isinstance(high, int) and high <= 0:
-        low = high = 0
-    if low != 0 or high != extent:
-        starts: list[Size] = [0] * x.ndim
-        stops = list(x.shape)
-        starts[axis], stops[axis] = low, high
-        x = cast(Tensor, apply(slice_op, x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.ndim))
-    shape, starts = list(x.shape), [0] * x.ndim
-    shape[axis], starts[axis] = length, max(-first, 0)
-    return unslice(x, tuple(shape), starts, [1] * x.ndim)
-
-
 class _Phases:
     """One product being taken apart: `spec` with the spread operand x (between its zeros) first."""
 
@@ -137,11 +107,8 @@ class _Phases:
         sizes: Mapping[str, Size],
     ) -> None:  # fmt: skip
         self.spec, self.spread, self.y, self.shape = spec, spread, y, tuple(shape)
-        for place, axis in enumerate(spec.a):  # plain padding stays as it is
-            if all(place != other.place for other in spread):
-                reach: Size = sum(((sizes[label] - 1) * factor for label, factor in axis), 1)
-                x = window(x, place, -starts[place], reach)
-        self.x = x
+        self.x, self.first = x, [-start for start in starts]
+        self.length = [sum(((sizes[label] - 1) * factor for label, factor in axis), cast(Size, 1)) for axis in spec.a]
         self.taps = [spec.b.index(((axis.t, 1),)) for axis in spread]  # their places in y
         self.places = [spec.out.index(((axis.i, 1),)) for axis in spread]  # and those of their positions in the result
 
@@ -162,17 +129,17 @@ class _Phases:
         return zeros(self.shape, self.x.dtype) if result is None else result
 
     def _one(self, phase: Sequence[int]) -> Tensor | None:
-        x, y, shape = self.x, self.y, list(self.shape)
-        axes = list(self.spec.a)
+        y, shape, axes = self.y, list(self.shape), list(self.spec.a)
+        starts, length = list(self.first), list(self.length)
         for axis, r, tap, place in zip(self.spread, phase, self.taps, self.places, strict=True):
             t, by, count, first = axis.phase(r)
             shape[place] = ceildiv(axis.size - r, axis.step)
             if count == 0 or shape[place] == 0:
                 return None
-            y = _every(y, tap, t, by, count)
-            x = window(x, axis.place, first, shape[place] + axis.hole * (count - 1))
+            y = every(y, tap, t, by, count)
+            starts[axis.place], length[axis.place] = first, shape[place] + axis.hole * (count - 1)
             axes[axis.place] = ((axis.i, 1), (axis.t, axis.hole))
-        return contract(Spec(tuple(axes), self.spec.b, self.spec.out), x, y, shape)
+        return contract(Spec(tuple(axes), self.spec.b, self.spec.out), window(self.x, starts, length), y, shape)
 
     def _few_channels(self) -> bool:
         """Whether more lanes work with the phases as channels, zeros among the taps counted."""
@@ -187,7 +154,7 @@ class _Phases:
 
     def _together(self) -> Tensor:
         """One product whose channels are those of all phases; then the phases take their places."""
-        x, axes, shape = self.x, list(self.spec.a), list(self.shape)
+        axes, shape, lows, length = list(self.spec.a), list(self.shape), list(self.first), list(self.length)
         starts = []
         for axis, place in zip(self.spread, self.places, strict=True):
             forms = [axis.phase(r) for r in range(axis.step)]
@@ -195,7 +162,7 @@ class _Phases:
             count = max(first + count for _, _, count, first in forms if count) - low
             starts.append((low, count))
             shape[place] = ceildiv(axis.size, axis.step)
-            x = window(x, axis.place, low, shape[place] + count - 1)
+            lows[axis.place], length[axis.place] = low, shape[place] + count - 1
         parts = [self._filled(phase, starts) for phase in product(*(range(axis.step) for axis in self.spread))]
         channel = next(axis for axis in self.spec.out if axis in self.spec.b)
         used = {label for axes_ in self.spec for axis in axes_ for label, _ in axis}
@@ -205,14 +172,18 @@ class _Phases:
         at = self.spec.out.index(channel)
         out = (*self.spec.out[:at], label, *self.spec.out[at:])
         whole = [*shape[:at], len(parts), *shape[at:]]
-        return self._placed(contract(Spec(tuple(axes), of_y, out), x, stack(parts, before), whole), at)
+        x, y = window(self.x, lows, length), stack(parts, before)
+        return self._placed(contract(Spec(tuple(axes), of_y, out), x, y, whole), at)
 
     def _filled(self, phase: Sequence[int], starts: Sequence[tuple[int, int]]) -> Tensor:
         """The taps of a phase, with zeros where only other phases have one."""
         y = self.y
         for axis, r, tap, (low, length) in zip(self.spread, phase, self.taps, starts, strict=True):
             t, by, count, first = axis.phase(r)
-            y = window(_every(y, tap, t, by, count), tap, low - first, length)
+            y = every(y, tap, t, by, count)
+            begin, size = [0] * y.ndim, list(y.shape)
+            begin[tap], size[tap] = low - first, length
+            y = window(y, begin, size)
         return y
 
     def _placed(self, result: Tensor, at: int) -> Tensor:
@@ -235,15 +206,3 @@ class _Phases:
             return whole
         zero = (0,) * len(cut)
         return cast(Tensor, apply(slice_op, whole, starts=zero, stops=tuple(cut), steps=(1,) * len(cut)))
-
-
-def _every(x: Tensor, axis: int, first: int, step: int, count: int) -> Tensor:
-    """The elements first, first + step, ... of an axis."""
-    starts: list[Size] = [0] * x.ndim
-    stops, steps = list(x.shape), [1] * x.ndim
-    starts[axis], stops[axis], steps[axis] = first, first + (count - 1) * step + 1, step
-    if count == 0:
-        stops[axis] = first
-    if (first, step) == (0, 1) and stops[axis] == x.shape[axis]:
-        return x
-    return cast(Tensor, apply(slice_op, x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps)))

@@ -284,11 +284,12 @@ def test_pytorch_agrees(rng: np.random.Generator) -> None:
 
 
 def test_products_of_one_side_are_sums(rng: np.random.Generator) -> None:
-    """Depthwise windows, one channel, and a matrix times a vector: no tile has rows and columns for them."""
-    x, w, g = (placeholder(n, s, "float64") for n, s in (("x", (2, 8, 9, 5)), ("w", (3, 3, 1, 5)), ("g", (2, 6, 7, 5))))
+    """One channel, weights of NCHW depthwise windows, and a matrix times a vector: no tile has columns for them."""
+    x, w, g = (placeholder(n, s, "float64") for n, s in (("x", (2, 8, 9, 5)), ("w", (3, 3, 5, 1)), ("g", (2, 8, 8, 3))))
     m, v = placeholder("m", (7, 80), "float64"), placeholder("v", (80,), "float64")
-    y = F.conv2d(x, w, groups=5, layout="NHWC")
-    results = [y, *graphc.grad((y * g).sum(), [x, w]), m @ v, v @ m.T]
+    d = placeholder("d", (8, 1, 2, 3), "float64")
+    (of_d,) = graphc.vjp(F.conv2d(x, d, groups=8), [d], g)  # x as 2 images of 8 channels of 9 x 5
+    results = [F.conv2d(x, w, layout="NHWC"), of_d, m @ v, v @ m.T]
     graph = Graph(tuple(t.ref for t in (x, w, g, m, v)), tuple(t.ref for t in results))
     expanded = expand_products(graph)
     assert not {"contract", "matmul"} & {node.op.name for node in expanded.order()}
@@ -300,11 +301,15 @@ def test_products_of_one_side_are_sums(rng: np.random.Generator) -> None:
 
 
 def test_products_of_two_sides_stay() -> None:
-    x, w = placeholder("x", (2, 8, 9, 5), "float32"), placeholder("w", (3, 3, 5, 4), "float32")
+    """So do those whose columns lie side by side wherever they are."""
+    x, w, d = (placeholder(n, s, "float32") for n, s in (("x", (2, 8, 9, 5)), ("w", (3, 3, 5, 4)), ("d", (3, 3, 1, 5))))
     m, v = placeholder("m", (80, 7), "float32"), placeholder("v", (80,), "float32")
+    y = F.conv2d(x, d, groups=5, layout="NHWC")
+    depthwise = [y, *graphc.grad((y * y).sum(), [x, d])]
     results = [F.conv2d(x, w, layout="NHWC"), m.T @ v]  # the columns of m lie far apart: their sums are lanes of a tile
-    graph = Graph(tuple(t.ref for t in (x, w, m, v)), tuple(t.ref for t in results))
-    assert {"contract", "matmul"} <= {node.op.name for node in expand_products(graph).order()}
+    graph = Graph(tuple(t.ref for t in (x, w, d, m, v)), tuple(t.ref for t in [*depthwise, *results]))
+    kept = [node.op.name for node in expand_products(graph).order()]
+    assert (kept.count("contract"), kept.count("matmul")) == (4, 1)
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

@@ -69,10 +69,10 @@ def _tiles(h: Builder, product: BlockProduct, vectors: int, height: int, epilogu
         row = opaque(h, "row", place, cell)
         a = View(product.a.buffer, product.a.base + row * product.a.stride, product.a.k_stride, product.a.stride)
         with h.loop("panel", 0, product.columns, width) as panel:
-            b = View(product.b.buffer, product.b.base + panel, product.b.k_stride, 1)
+            b = View(product.b.buffer, product.b.base + panel, product.b.k_stride, 1, wide=True)
             limit = product.columns if product.columns % width else None
             tile = Tile(product.dtype, height, vectors, a, b, row, panel, (), None, limit, False, stage)
-            emit_tile(h, tile, product.length, product.unroll, None, epilogue)
+            emit_tile(h, tile, (0, product.length), product.unroll, None, epilogue)
 
 
 def below_limit(h: Builder, row: Size, limit: Size) -> Scalar:

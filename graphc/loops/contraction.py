@@ -22,11 +22,12 @@ from dataclasses import dataclass, replace
 
 from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
+from graphc.loops.clips import spans, steps_left
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
-from graphc.loops.packing import STEPS, Rows, Source, pack, pack_rows
+from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
 from graphc.loops.row_tiles import Range, Tiles, first_row, known_tiles, unknown_tiles
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
-from graphc.loops.tile import Ahead, Epilogue, Partial, Tile, View, emit_tile, epilogue_length
+from graphc.loops.tile import Ahead, Epilogue, Partial, Segments, Steps, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, int64, maximum, minimum, product
 
@@ -60,12 +61,12 @@ def contract(
 ) -> Schedule:
     """Emit the contraction into `builder`, which has no open loop and as many lanes as a register of the dtype.
 
-    The caller makes the LoopKernel, with `chunks` of the returned Schedule. `ahead` is called for the vectors of a tile
-    before they are computed, to ask for what the epilogue will touch.
+    The caller makes the LoopKernel, with `chunks` of the returned Schedule. ahead: asks for what the epilogue touches.
     """
     if turns(problem, target):
         problem, epilogue = problem.turned(), _turned(epilogue)
-        ahead = _turned_ahead(ahead) if ahead is not None else None
+        asked = ahead
+        ahead = (lambda h, row, col, where: asked(h, col, row, where)) if asked is not None else None
     schedule = plan(problem, target)
     builder.symbols["chunk"] = Scalar(Var("chunk"))
     _Emitter(builder, problem, schedule, epilogue, ahead).emit()
@@ -83,10 +84,6 @@ def _turned(epilogue: Epilogue) -> Epilogue:
     return turned
 
 
-def _turned_ahead(ahead: Ahead) -> Ahead:
-    return lambda builder, row, col, where: ahead(builder, col, row, where)
-
-
 def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, offset: Size = 0) -> Epilogue:
     """An epilogue that stores C[batch, i, j] at buffer[offset + batch . strides + i * row + j * col]."""
 
@@ -99,11 +96,9 @@ def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, o
 class _Emitter:
     """One contraction being emitted: the loops around the tile, from the outside in."""
 
-    def __init__(
-        self, builder: Builder, problem: Problem, schedule: Schedule, epilogue: Epilogue, ahead: Ahead | None
-    ) -> None:
+    def __init__(self, builder: Builder, problem: Problem, schedule: Schedule, behind: Epilogue, ahead: Ahead | None):
         self.builder, self.problem, self.schedule = builder, problem, schedule
-        self.epilogue, self.ahead = epilogue, ahead
+        self.epilogue, self.ahead = behind, ahead
 
     def emit(self) -> None:
         """The scratch panels, the rectangle of the chunk, then the loop over its batch elements."""
@@ -150,16 +145,12 @@ class _Emitter:
     def _declare_scratch(self) -> None:
         s, dtype, b = self.schedule, self.problem.dtype, self.builder
         # squares of k are packed whole: the last run of a nest writes up to lanes - 1 steps behind the block
-        behind = s.lanes - 1 if self.problem.outer[s.split :] else 0
+        behind = s.lanes - 1 if self.problem.outer[s.split :] or self.problem.clips else 0
         length = -(-(s.block + behind) // s.lanes) * s.lanes
         self.nest = self.problem.outer[s.split :]
         extents = [loop.extent for loop in self.nest]
         self.flat = [product(extents[i + 1 :]) * self.problem.k for i in range(len(extents))]  # steps, of one of each
-        self.packed_rows = max(s.height + 1, 0 if s.rows_known else SHORT)
-        whole = 1 << (self.packed_rows - 1).bit_length() if s.together > 1 else s.lanes  # no store crosses cache lines
-        whole = min(whole, s.lanes)
-        self.packed_rows = -(-self.packed_rows // whole) * whole
-        self.packed_size = (-(-((length + STEPS) * self.packed_rows) // s.lanes) + 1) * s.lanes
+        self.packed_rows, self.packed_size = packed_tile(s, length)
         self.cell = b.fresh("cell")
         b.emit(Scratch(self.cell, int64, 1))
         self.b_panel, self.a_panel, self.partial = "", "", ""
@@ -201,7 +192,7 @@ class _Emitter:
         """The loops over the blocks of steps."""
         b, s, problem = self.builder, self.schedule, self.problem
         if not s.blocked:
-            yield _Block(0, 0, problem.k, None, None)
+            yield _Block(0, 0, (0, problem.k), 0, None, None, ())
             return
         loops = problem.outer[: s.split]
         count = product(loop.extent for loop in loops)
@@ -211,12 +202,15 @@ class _Emitter:
             last: Scalar | None = None
             in_a: Size = 0
             in_b: Size = 0
+            begin: Size = 0
+            digits: list[Size] = []
             if loops:
                 rest: Size = stack.enter_context(b.loop("segment", 0, maximum(count, 1)))
                 first = b.eq(b.index(rest), b.index(0))
                 last = b.ge(b.index(rest + 1), b.index(count))
                 for loop in reversed(loops):
                     digit, rest = self._digit(rest, loop.extent)
+                    digits.insert(0, digit)
                     in_a, in_b = in_a + digit * loop.a, in_b + digit * loop.b
             if s.cut:
                 begin = stack.enter_context(b.loop("block", 0, maximum(length, 1), s.block))
@@ -225,11 +219,32 @@ class _Emitter:
                 last = ends if last is None else b.and_(last, ends)
                 in_a, in_b = in_a + begin * problem.a.col, in_b + begin * problem.b.row
                 length = bind(b, "length", minimum(length - begin, s.block))
-            yield _Block(in_a, in_b, length, first, last)
+            yield _Block(in_a, in_b, (0, length), begin, first, last, tuple(digits))
+
+    def _clipped(self, block: _Block) -> _Block:
+        """The block with what the clips leave of its loops for this batch element."""
+        b, s = self.builder, self.schedule
+        nest: tuple[Steps, ...] = tuple((0, loop.extent) for loop in self.nest)
+        if not self.problem.clips:
+            return replace(block, nest=nest)
+        bounds = steps_left(self.builder, self.problem, self.where)
+        start, stop = block.steps
+        if bounds[-1] is not None:
+            start = bind(b, "step", minimum(stop, maximum(0, bounds[-1][0] - block.begin)))
+            stop = bind(b, "step", maximum(start, minimum(stop, bounds[-1][1] - block.begin)))
+        here: Size = 1
+        for digit, bound in zip(block.digits, bounds, strict=False):
+            if bound is not None:  # a step of a loop around the blocks that does not count has no steps inside
+                here = bind(
+                    b, "step", here * minimum(1, maximum(0, minimum(digit - bound[0], bound[1] - 1 - digit) + 1))
+                )
+        nest = tuple(bound or whole for bound, whole in zip(bounds[s.split : -1], nest, strict=True))
+        return replace(block, steps=(start, bind(b, "step", start + (stop - start) * here)), nest=nest, here=here)
 
     def _block(self, block: _Block) -> None:
         """One block of steps: pack B, then all tiles."""
         b, s, operand = self.builder, self.schedule, self.problem.b
+        block = self._clipped(block)
         if s.pack_b:
             with b.loop("panel", self.cols.start, self.cols.stop) as panel:
                 col = panel * s.width
@@ -243,27 +258,36 @@ class _Emitter:
 
     def _pack(self, source: Source, strides: list[Size], block: _Block, panel: str, at: Size, groups: int) -> None:
         """Pack all steps of a block."""
-        for place, to in self._segments(strides, groups * self.schedule.lanes):
+        for place, to in self._runs(block, strides, source.k_stride, groups * self.schedule.lanes):
             pack(self.builder, replace(source, base=source.base + place), block.length, panel, at + to, groups)
 
-    def _segments(self, strides: list[Size], width: int) -> Iterator[tuple[Size, Size]]:
+    def _runs(self, block: _Block, strides: list[Size], k_stride: Size, width: int) -> Iterator[tuple[Size, Size]]:
         """Inside the loops of a nest: how far a k loop lies in the operand, and in its panel, one after the other."""
         place: Size = 0
         at: Size = 0
         with contextlib.ExitStack() as stack:
-            for loop, stride, steps in zip(self.nest, strides, self.flat, strict=True):
-                s = stack.enter_context(self.builder.loop("s", 0, loop.extent))
+            for (first, last), stride, steps in zip(block.nest, strides, self.flat, strict=True):
+                s = stack.enter_context(self.builder.loop("s", first, last))
                 place, at = place + s * stride, at + s * (steps * width)
-            yield place, at
+            yield place + block.steps[0] * k_stride, at + block.steps[0] * width
 
     def _rows(self, block: _Block) -> None:
         """The rows of tiles; several of them at a time where their rows of A are packed together."""
         b, s = self.builder, self.schedule
+        if self.problem.row_clip:
+            for span in spans(self.problem, s):
+                start, stop = maximum(self.rows.start, span.start), minimum(self.rows.stop, span.stop)
+                with b.loop("tile", bind(b, "start", start), bind(b, "stop", stop)) as t:
+                    row = opaque(b, "row", first_row(s, t), self.cell)
+                    segments = span.segments and replace(span.segments, here=block.here)
+                    a = self._a_view(block, row, t)
+                    self._tile_row(replace(block, segments=segments), a, row, span.height, None)
+            return
         tiles = known_tiles(b, s, self.rows) if s.rows_known else unknown_tiles(b, s, self.rows)
         if s.together == 1 or not s.pack_a:
             with b.loop("tile", tiles.start, tiles.stop) as t:
                 row = opaque(b, "row", tiles.place(t), self.cell)
-                self._tile_rows(block, self._a_view(block, row), t, row, tiles)
+                self._tile_rows(block, self._a_view(block, row, t), t, row, tiles)
             return
         with b.loop("group", tiles.start, tiles.stop, s.together) as first:
             count = bind(b, "count", minimum(s.together, tiles.stop - first))
@@ -272,7 +296,7 @@ class _Emitter:
             base = self.a_base + block.a
             source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m)
             strides = [loop.a for loop in self.nest]
-            for place, at in self._segments(strides, self.packed_rows):
+            for place, at in self._runs(block, strides, operand.col, self.packed_rows):
                 pack_rows(b, replace(source, base=base + place), block.length, self.a_panel, at, rows, count)
             with b.loop("tile", 0, count) as t:
                 row = opaque(b, "row", tiles.place(first + t), self.cell)
@@ -286,13 +310,15 @@ class _Emitter:
         for height, condition in zip(tiles.heights, conditions, strict=True):
             self._tile_row(block, a, row, height.rows, condition, height.limit)
 
-    def _a_view(self, block: _Block, row: Size) -> View:
+    def _a_view(self, block: _Block, row: Size, tile: Size) -> View:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
         operand, s = self.problem.a, self.schedule
+        if self.problem.tiles:
+            return View(operand.buffer, self.a_base + block.a + tile * operand.row, operand.col, 1)
         base = self.a_base + block.a + row * operand.row
         strides = [loop.a for loop in self.nest]
         if not s.pack_a:
-            return View(operand.buffer, base, operand.col, operand.row, tuple(strides))
+            return View(operand.buffer, base, operand.col, operand.row, tuple(strides), self.problem.wide_a)
         limit = self.problem.m - row
         source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
         self._pack(source, strides, block, self.a_panel, 0, self.packed_rows // s.lanes)
@@ -320,13 +346,16 @@ class _Emitter:
         b, s, problem = self.builder, self.schedule, self.problem
         col = bind(b, "col", panel * s.width)
         base = self.b_base + block.b + col * problem.b.col
-        view = View(problem.b.buffer, base, problem.b.row, 1, tuple(loop.b for loop in self.nest))
+        view = View(problem.b.buffer, base, problem.b.row, 1, tuple(loop.b for loop in self.nest), problem.b.col != 0)
         if s.pack_b:
             outer = tuple(steps * s.width for steps in self.flat)
-            view = View(self.b_panel, (panel - self.cols.start) * self.panel_size, s.width, 1, outer)
+            view = View(self.b_panel, (panel - self.cols.start) * self.panel_size, s.width, 1, outer, True)
+        if a.wide:
+            a = replace(a, base=a.base + col)
         tile = Tile(
             problem.dtype, height, s.vectors, a, view, row, col, self.where, limit,
-            problem.n if masked else None, s.pack_b, self.stage, tuple(loop.extent for loop in self.nest), self.ahead,
+            problem.n if masked else None, s.pack_b or problem.panels, self.stage, block.nest,
+            block.segments, self.ahead,
         )  # fmt: skip
         partial = None
         if block.first is not None and block.last is not None:
@@ -337,20 +366,30 @@ class _Emitter:
                 place = place + self.element * self.partial_size
             partial = Partial(self.partial, place, stride, block.first, block.last)
         unroll = s.unroll if limit is None else 1  # short tiles are few: keep their code short
-        emit_tile(b, tile, block.length, unroll, partial, self.epilogue)
+        emit_tile(b, tile, block.steps, unroll, partial, self.epilogue)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of steps: how far it lies in A and in B, the length of its k loop and, of several, whether it is the
-    first, the last.
+    """A block of steps: how far it lies in A and in B, the steps of its k loop (counted from `begin`) and, of several,
+    whether it is the first, the last; `digits` say which step of the loops around the blocks, `nest` the steps of those
+    inside.
     """
 
     a: Size
     b: Size
-    length: Size
+    steps: Steps
+    begin: Size
     first: Scalar | None
     last: Scalar | None
+    digits: tuple[Size, ...]
+    nest: tuple[Steps, ...] = ()
+    segments: Segments | None = None
+    here: Size = 1
+
+    @property
+    def length(self) -> Size:
+        return self.steps[1] - self.steps[0]
 
 
 def _dot(index: Sequence[Size], strides: Sequence[Size]) -> Size:

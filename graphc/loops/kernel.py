@@ -17,6 +17,7 @@ from graphc.loops.cost import TRANSCENDENTAL, body_cost, element_cost
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
 from graphc.loops.ir import I64, BufferParam, Const, Let, Load, LoopKernel, Op, Prefetch, Stmt, Store
 from graphc.loops.lanes import Body, lane_loop, named
+from graphc.loops.prepack import Pack
 from graphc.passes.domain import VIEW, Rows, RowsShape, class_of_shape
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product, symbols
@@ -33,6 +34,7 @@ class Lowered:
     kernel: LoopKernel
     sizes: tuple[Size, ...]
     partials: tuple[tuple[DType, Size], ...] = ()
+    packs: tuple[Pack, ...] = ()  # operands that an earlier region packs; their buffers come last
 
 
 def lanes_for(graph: Graph, target: Target) -> int:

@@ -19,8 +19,10 @@ from graphc.loops.evaluate import Checks
 from graphc.loops.kernel import Lowered
 from graphc.loops.matmul import lower_contraction
 from graphc.loops.matrices import lower_matrices
+from graphc.loops.packed import wanted_packs, with_packs
+from graphc.loops.prepack import Pack
 from graphc.loops.printer import print_kernel
-from graphc.loops.program import Buffer, Check, Program, Region, Task
+from graphc.loops.program import Buffer, Check, Program, Task
 from graphc.loops.regions import Schedule, schedule
 from graphc.loops.regroup import regroup, substituted
 from graphc.loops.row_blocks import lower_blocks
@@ -59,11 +61,15 @@ class _Lowering:
         self.constants: dict[str, np.ndarray] = {}
         self.kernels: dict[str, tuple[str, Lowered]] = {}  # text without the name -> (name, kernel)
         self.operands_of: dict[Node, Mapping[Value, Value]] = {}  # kernel node -> inner placeholder -> outer value
+        self.packed: dict[tuple[Value, str], str] = {}  # operand, text of what packs it -> buffer
+        self.ahead: dict[int, list[tuple[int, Task]]] = {}  # region -> what packs operands for it, and their regions
+        self.wanted = wanted_packs(self.plan.order, lambda node: substituted(node.attrs["graph"], self.inside), target)
 
     def run(self) -> Program:
         self._name_sources()
         self._name_results()
-        regions = [Region(tuple(self._task(node, n) for node in nodes)) for n, nodes in enumerate(self.plan.regions)]
+        tasks = [[self._task(node, n) for node in nodes] for n, nodes in enumerate(self.plan.regions)]
+        regions = with_packs(tasks, self.ahead, self.buffers)
         parameters = [v for v in self.graph.inputs if v.op.name == "parameter"]
         results = len(self.graph.results)
         updates = tuple(
@@ -75,7 +81,7 @@ class _Lowering:
             dims=tuple(sorted({s for v in self.graph.inputs for size in v.type.shape for s in symbols(size)})),
             buffers=self.buffers,
             kernels={name: lowered.kernel for name, lowered in self.kernels.values()},
-            regions=tuple(regions),
+            regions=regions,
             inputs=tuple(self.names[v] for v in self.graph.inputs if v.op.name == "placeholder"),
             parameters=tuple(self.names[v] for v in parameters),
             outputs=tuple(self.names[v] for v in self.graph.results),
@@ -127,7 +133,7 @@ class _Lowering:
         inner = substituted(node.attrs["graph"], self.inside)
         self.operands_of[node] = dict(zip(inner.inputs, node.inputs, strict=True))
         found = len(self.checks.nodes)
-        lowered, regrouped = self._lowered(inner, node.attrs["name"])
+        lowered, regrouped = self._lowered(node, inner)
         values = {**self.outside, **{name: substitute(size, self.outside) for name, size in regrouped.items()}}
         for check in self.checks.nodes[found:]:
             self.operands_of[check] = self.operands_of[node]
@@ -137,14 +143,35 @@ class _Lowering:
             self._add(f"{name}.part", "temp", TensorType(dtype, (substitute(size, values),)), region, region)
             for dtype, size in lowered.partials
         ]
-        buffers = [self.names[v] for v in (*node.inputs, *node.outputs)] + partials
+        packed = [self._pack(pack, node, region) for pack in lowered.packs]
+        buffers = [self.names[v] for v in (*node.inputs, *node.outputs)] + partials + packed
         sizes = tuple(substitute(size, values) for size in lowered.sizes)
         return Task(name, tuple(buffers), sizes, substitute(kernel.chunks, values))
 
-    def _lowered(self, inner: Graph, name: str) -> tuple[Lowered, Mapping[str, Size]]:
+    def _pack(self, pack: Pack, node: Node, region: int) -> str:
+        """The buffer in which a region finds an operand packed, by a task of its own or by that of a region before."""
+        operand = pack.operand(node)
+        key = operand, print_kernel(pack.kernel)
+        if key not in self.packed:
+            name, lowered = self._shared(Lowered(pack.kernel, ()), pack.kernel.name)
+            kind = TensorType(pack.dtype, (pack.size,))
+            buffer = self._add(f"{self.names[operand]}.packed", "temp", kind, region, region)
+            self.packed[key] = buffer
+            task = Task(name, (self.names[operand], buffer), (), lowered.kernel.chunks)
+            self.ahead.setdefault(region, []).append((self.plan.region_of.get(operand.node, -1), task))
+        buffer = self.packed[key]
+        self.buffers[buffer] = replace(self.buffers[buffer], last=region)
+        return buffer
+
+    def _lowered(self, node: Node, inner: Graph) -> tuple[Lowered, Mapping[str, Size]]:
         shape = kernel_shape(inner)
+        name: str = node.attrs["name"]
         if isinstance(shape, ContractionShape):
-            return lower_contraction(name, inner, shape, self.target, self.checks), {}
+
+            def shared(pack: Pack) -> bool:
+                return self.wanted[pack.operand(node), print_kernel(pack.kernel)] > 1
+
+            return lower_contraction(name, inner, shape, self.target, self.checks, shared), {}
         if isinstance(shape, BlocksShape):
             return lower_blocks(name, inner, shape, self.target, self.checks), {}
         if isinstance(shape, ScatterShape):

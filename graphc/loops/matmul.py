@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
@@ -10,8 +11,9 @@ from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
 from graphc.loops.contraction import contract
 from graphc.loops.evaluate import Checks, Evaluator, Point
 from graphc.loops.ir import BufferParam, LoopKernel, Prefetch
-from graphc.loops.nest import Arrangement, Loop, arrange
-from graphc.loops.rows import Lowered
+from graphc.loops.kernel import Lowered
+from graphc.loops.nest import Arrangement, Loop, Reach, arrange
+from graphc.loops.prepack import Pack, prepacked
 from graphc.ops.lowering import Contraction, Movement
 from graphc.passes.domain import ContractionShape
 from graphc.target import Target
@@ -20,8 +22,10 @@ from graphc.types import Dim, Size, product, symbols, terms_of
 _TERM = re.compile(r"(\d*)(\w)")
 
 
-def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: Target, checks: Checks) -> Lowered:
-    """The kernel for one contraction and its epilogue."""
+def lower_contraction(
+    name: str, graph: Graph, shape: ContractionShape, target: Target, checks: Checks, shared: Callable[[Pack], bool]
+) -> Lowered:
+    """The kernel for one contraction and its epilogue. shared: whether another one packs an operand in this way."""
     node = shape.matmul
     axes = [f"f{i}" for i in range(len(shape.full))]
     buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
@@ -50,12 +54,30 @@ def lower_contraction(name: str, graph: Graph, shape: ContractionShape, target: 
             h.emit(Prefetch(buffer, h.index(place).expr, True))
 
     asks = arranged.col is not None and _reads_as_much(graph, shape, target)
-    schedule = contract(builder, arranged.problem, epilogue, target, ahead if asks else None)
+    behind = [f"b{len(graph.inputs) + len(outputs) + i}" for i in range(2)]
+    problem, packs = prepacked(arranged.problem, target, behind, shared)
+    schedule = contract(builder, problem, epilogue, target, ahead if asks else None)
     params = [BufferParam(buffers[v], v.type.dtype, v.type.size) for v in graph.inputs]
     params += [BufferParam(buffer, v.type.dtype, v.type.size, writable=True) for v, buffer in outputs]
+    params += [BufferParam(buffer, pack.dtype, pack.size) for buffer, pack in zip(behind, packs, strict=False)]
     sizes = tuple(sorted({*builder.sizes, *symbols(schedule.chunks)} - {"chunk"}))
     body = tuple(builder.levels[0].statements)
-    return Lowered(LoopKernel(name, tuple(params), sizes, body, schedule.chunks), tuple(map(Dim.symbol, sizes)))
+    kernel = LoopKernel(name, tuple(params), sizes, body, schedule.chunks)
+    return Lowered(kernel, tuple(map(Dim.symbol, sizes)), packs=tuple(packs))
+
+
+def packs_of(graph: Graph, shape: ContractionShape, target: Target) -> list[Pack]:
+    """How operands of the contraction could be packed for others too, if they want the same."""
+    found: list[Pack] = []
+    buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
+    _, arranged = arranged_contraction(shape.matmul, buffers, target)
+
+    def note(pack: Pack) -> bool:
+        found.append(pack)
+        return False
+
+    prepacked(arranged.problem, target, ("", ""), note)
+    return found
 
 
 def _reads_as_much(graph: Graph, shape: ContractionShape, target: Target) -> bool:
@@ -83,11 +105,27 @@ def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) 
     loops = []
     for label in order:
         used = [any(label == name for axis in axes for name, _ in axis) for axes in of_operands]
-        a, b = (strides.get(label_symbol(label), 0) for _, _, strides in found)
+        a, b = (strides.get(label_symbol(label), 0) for _, _, strides, _ in found)
         c = _stride(result, label_symbol(label))
         loops.append(Loop((label,), sizes[label], a, b, c, used[0], used[1], label in labels))
-    (first, in_a, _), (second, in_b, _) = found
-    return labels, arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target)
+    (first, in_a, _, beyond), (second, in_b, _, more) = found
+    reaches = [_reach(*each, labels) for each in (*beyond, *more)]
+    return labels, arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target, reaches)
+
+
+def _reach(place: Size, extent: Size, labels: list[str]) -> Reach:
+    """What is read of an axis that does not have all places: a sum of a label of the result and a summed one."""
+    i, t, u, by = "", "", 0, 0
+    before: Size = 0
+    for monomial, factor in terms_of(place):
+        name = monomial[0][:-1] if len(monomial) == 1 and isinstance(monomial[0], str) else ""
+        if monomial == (label_symbol(name),) and name in labels:
+            i, u = name, factor
+        elif monomial == (label_symbol(name),):
+            t, by = name, factor
+        else:
+            before = before - Dim.from_terms({monomial: factor})
+    return Reach(i, t, u, by, before, extent)
 
 
 def _terms(axis: str) -> list[tuple[str, int]]:
@@ -102,17 +140,22 @@ def label_symbol(label: str) -> str:
 
 def strides_of(
     value: Value, axes: list[list[tuple[str, int]]], buffers: dict[Value, str], ranges: Ranges
-) -> tuple[str, Size, dict[str, Size]]:
-    """(buffer, offset, stride of each label) of a view of an operand: movement turned into strides."""
+) -> tuple[str, Size, dict[str, Size], list[tuple[Size, Size]]]:
+    """(buffer, offset, stride of each label, places that it may not have and the extent of their axis) of a view of an
+    operand: movement turned into strides.
+    """
     index: tuple[Size, ...] = tuple(
         sum((Dim.symbol(label_symbol(label)) * factor for label, factor in axis), 0) for axis in axes
     )
     base = value
+    beyond: list[tuple[Size, Size]] = []
     while base not in buffers:
         node = base.node
         if not isinstance(node.op.lowering, Movement):
             raise InternalError(f"an operand of a contraction that is not in memory: {node!r}")
         types = (node.inputs[0].type, node.types[0])
+        if node.op.lowering.inside is not None:
+            beyond += node.op.lowering.inside(ranges, types, node.attrs, index)
         index = tuple(node.op.lowering.source(ranges, types, node.attrs, index))
         base = node.inputs[0]
     address = linear_address(index, base.type.shape)
@@ -123,7 +166,7 @@ def strides_of(
         offset = offset - stride * Dim.symbol(name)
     if symbols(offset) & set(names):
         raise InternalError(f"an operand of a contraction without strides: {value.type} at {address}")
-    return buffers[base], offset, strides
+    return buffers[base], offset, strides, beyond
 
 
 def _stride(address: Size, name: str) -> Size:

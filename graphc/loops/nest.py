@@ -9,12 +9,12 @@ around it. To change how they are chosen, edit `_choose` (rows and columns) and 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from graphc.loops.schedule import Operand, Outer, Problem, known
+from graphc.loops.schedule import Clip, Operand, Outer, Problem, known
 from graphc.target import Target
-from graphc.types import DType, Size
+from graphc.types import DType, Size, product
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,13 @@ class Loop:
     in_a: bool
     in_b: bool
     in_c: bool
+    clipped: bool = False  # whether a window of this label may reach beyond an operand
+    fixed: bool = True  # whether it is known by how much: rows may do so
 
     def follows(self, outer: Loop) -> bool:
-        """Whether a step of `outer` is a whole run of this loop, everywhere."""
+        """Whether a step of `outer` is a whole run of this loop, everywhere; what is clipped stays the outermost."""
+        if self.clipped or (outer.clipped and self.in_c):
+            return False
         same = (outer.in_a, outer.in_b, outer.in_c) == (self.in_a, self.in_b, self.in_c)
         pairs = ((outer.a, self.a), (outer.b, self.b), (outer.c, self.c))
         return same and all(wide == narrow * self.size for wide, narrow in pairs)
@@ -41,6 +45,26 @@ class Loop:
 
     def exchanged(self) -> Loop:
         return replace(self, a=self.b, b=self.a, in_a=self.in_b, in_b=self.in_a)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """An axis of `extent` elements of an operand that is read at place u*i + by*t - before, if it has that element.
+
+    i is a label of the result, t one that is summed; a factor is 0 where there is no such label.
+    """
+
+    i: str
+    t: str
+    u: int
+    by: int
+    before: Size
+    extent: Size
+
+    def is_fixed(self, sizes: Mapping[str, Size]) -> bool:
+        """Whether all is known that says which steps a window has."""
+        known_sizes = all(isinstance(sizes.get(label, 1), int) for label in (self.i, self.t))
+        return known_sizes and self.by > 0 and isinstance(self.before, int) and isinstance(self.extent, int)
 
 
 @dataclass(frozen=True)
@@ -68,10 +92,14 @@ class Arrangement:
 
 
 def arrange(
-    dtype: DType, loops: list[Loop], buffers: tuple[str, str], offsets: tuple[Size, Size], target: Target
-) -> Arrangement:
+    dtype: DType, loops: list[Loop], buffers: tuple[str, str], offsets: tuple[Size, Size], target: Target,
+    reaches: Sequence[Reach] = (),
+) -> Arrangement:  # fmt: skip
     """The Problem of `loops`: those of the result in its order, then those that are summed in any."""
     sizes = {loop.labels[0]: loop.size for loop in loops}
+    clipped = {label for reach in reaches for label in (reach.i, reach.t)}
+    fixed = {reach.i for reach in reaches if reach.is_fixed(sizes)}
+    loops = [replace(lp, clipped=lp.labels[0] in clipped, fixed=lp.labels[0] in fixed) for lp in loops]
     loops = _merged([loop for loop in loops if loop.size != 1])
     result = [loop for loop in loops if loop.in_c]
     summed = _summed_order([loop for loop in loops if not loop.in_c])
@@ -87,7 +115,23 @@ def arrange(
     extents = tuple(loop.size for loop in batch)
     outer = tuple(Outer(loop.size, loop.a, loop.b) for loop in summed[:-1])
     m, n, length = (loop.size if loop else 1 for loop in (row, col, k))
-    return Arrangement(Problem(dtype, extents, m, n, length, a, b, outer), batch, row, col, sizes)
+    wide_a = col is not None and col.in_a
+    clips = tuple(_clip(reach, row, batch, summed, sizes) for reach in reaches)
+    return Arrangement(Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a), batch, row, col, sizes)
+
+
+def _clip(
+    reach: Reach, row: Loop | None, batch: Sequence[Loop], summed: Sequence[Loop], sizes: Mapping[str, Size]
+) -> Clip:
+    """A reach in terms of the loops. A label of size 1 has none: its index is that of any batch axis, times 0."""
+    of_row = row is not None and row.labels[0] == reach.i
+    places = [position for position, loop in enumerate(batch) if loop.labels[0] == reach.i]
+    u, index = (reach.u if places or of_row else 0), None if of_row else places[0] if places else 0
+    inside = [position for position, loop in enumerate(summed) if loop.labels[0] == reach.t]
+    if not inside:  # all steps count, or none does
+        return Clip(max(0, len(summed) - 1), index, u, 0, 1, reach.before, reach.extent)
+    inner = product(sizes[label] for label in summed[inside[0]].labels[1:])
+    return Clip(inside[0], index, u, reach.by, inner, reach.before, reach.extent)
 
 
 def _merged(loops: list[Loop]) -> list[Loop]:
@@ -116,10 +160,16 @@ def _far(stride: Size) -> tuple[bool, int]:
 
 
 def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | None, Loop | None, bool]:
-    """(rows, columns, whether A and B change places): the pair for which a tile does the most with the least."""
-    of_a = [loop for loop in result if loop.in_a and not loop.in_b]
-    of_b = [loop for loop in result if loop.in_b and not loop.in_a]
-    if len(of_a) == len(of_b) == 1:
+    """(rows, columns, whether A and B change places): the pair for which a tile does the most with the least.
+
+    Columns are not clipped, and rows only where it is known which of them lack which steps.
+    """
+    free = [loop for loop in result if not loop.clipped]
+    rows_a, rows_b = ([lp for lp in result if lp.fixed and lp not in free and _side(lp) == side] for side in "ab")
+    of_a = [loop for loop in free if loop.in_a and not loop.in_b]
+    of_b = [loop for loop in free if loop.in_b and not loop.in_a]
+    shared = [loop for loop in free if loop.in_a and loop.in_b]
+    if len(of_a) == len(of_b) == 1 and not shared:
         turned = result.index(of_a[0]) > result.index(of_b[0])
         return (of_b[0], of_a[0], True) if turned else (of_a[0], of_b[0], False)
     lanes = target.lanes(dtype.itemsize)
@@ -131,16 +181,37 @@ def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | No
             worth = _worth(row, col, turned, lanes)
             if worth > best[0]:
                 best = (worth, row, col, turned)
+        wide = [col for col in shared if col.a == col.b == 1]
+        wide += [col for col in rows if (col.b if turned else col.a) == 1]
+        near = sorted([*rows, *(rows_b if turned else rows_a)], key=lambda loop: _far(loop.b if turned else loop.a))
+        for row, col in itertools.product([*near, None], wide):
+            if row is not col and (worth := _worth_of_wide(row, col, lanes)) > best[0]:
+                best = (worth, row, col, turned)
     return best[1:]
+
+
+def _side(loop: Loop) -> str:
+    """The one operand that a loop moves in."""
+    return "" if loop.in_a == loop.in_b else "a" if loop.in_a else "b"
 
 
 def _worth(row: Loop | None, col: Loop | None, turned: bool, lanes: int) -> float:
     """About which part of the machine a tile of these rows and columns uses."""
     if col is None:
         return (0.5 if row is None else 0.75) / lanes
-    n = known(col.size, 16 * lanes)
-    used = n / (-(-n // lanes) * lanes) if n else 1.0
     m = known(row.size, 64) if row is not None else 1
     busy = min(1.0, m / 8)  # fewer rows leave the multipliers waiting for loads
     adjacent = (col.a if turned else col.b) == 1
-    return used * busy * (1.0 if adjacent else 0.6) * (1.0 if col.c == 1 else 0.8)
+    return _used(col, lanes) * busy * (1.0 if adjacent else 0.6)
+
+
+def _worth_of_wide(row: Loop | None, col: Loop, lanes: int) -> float:
+    """The same where the operand with the rows moves with the columns too: each multiply-add loads a vector."""
+    m = known(row.size, 64) if row is not None else 1
+    return _used(col, lanes) * 0.5 * (0.6 + 0.1 * min(m, 4))
+
+
+def _used(col: Loop, lanes: int) -> float:
+    """Which part of the lanes has work, less what stores to far places cost."""
+    n = known(col.size, 16 * lanes)
+    return (n / (-(-n // lanes) * lanes) if n else 1.0) * (1.0 if col.c == 1 else 0.8)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import Expr, Load, Op, Store, VType, const
+from graphc.loops.schedule import SHORT, Schedule, ceildiv_int
 from graphc.types import DType, Size, minimum
 
 STEPS = 8  # of k that tiles are packed for at a time
@@ -63,6 +64,15 @@ class Rows:
     place: Callable[[Size], Size]
     height: int
     size: int
+
+
+def packed_tile(schedule: Schedule, length: int) -> tuple[int, int]:
+    """(rows, elements) of a packed tile of A with `length` steps."""
+    s = schedule
+    rows = max(s.height + 1, 0 if s.rows_known else SHORT)
+    whole = 1 << (rows - 1).bit_length() if s.together > 1 else s.lanes  # so that no store crosses cache lines
+    rows = ceildiv_int(rows, min(whole, s.lanes)) * min(whole, s.lanes)
+    return rows, (ceildiv_int((length + STEPS) * rows, s.lanes) + 1) * s.lanes
 
 
 def pack_rows(builder: Builder, source: Source, length: Size, panel: str, at: Size, rows: Rows, last: Size) -> None:

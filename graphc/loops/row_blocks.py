@@ -49,7 +49,7 @@ class _Side:
         axes = labels[side]
         value = node.inputs[side]
         extents = {label_symbol(c): size for c, size in zip(axes, value.type.shape, strict=True)}
-        self.buffer, self.base, steps = strides_of(value, [[(c, 1)] for c in axes], buffers, Ranges(extents))
+        self.buffer, self.base, steps, _ = strides_of(value, [[(c, 1)] for c in axes], buffers, Ranges(extents))
         self.step = {label: steps[label_symbol(label)] for label in axes}
         for label, index in zip(axes[:-2], batch.values(), strict=True):
             self.base = self.base + self.step[label] * index

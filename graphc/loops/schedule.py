@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.target import Target
-from graphc.types import DType, Size, ceildiv, product
+from graphc.types import DType, Size, ceildiv, maximum, minimum, product
 
 CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
 STARTED = 2.5  # instructions that start in a cycle, where another thread shares the core; the fewer loads, the better
@@ -23,6 +23,7 @@ BLOCK = 384  # about the length of a block
 THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
 THIN_COLS = 2048
 NESTED = 2  # a block of a nest has about so many times that
+WIDE_VECTORS = 2  # of columns in a tile whose rows move with the columns: rows share what is loaded
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
@@ -50,11 +51,40 @@ class Outer:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """Which steps of a loop count for a batch element: those within an operand, of a window that may reach beyond it.
+
+    Step t*inner + rest of the loop (the position in `outer`; len(outer) is k) reads place u*index + by*t - before of
+    an axis of `extent` elements, where index is that of the batch axis `batch`, or the row (None).
+    """
+
+    loop: int
+    batch: int | None
+    u: int
+    by: int
+    inner: Size
+    before: Size
+    extent: Size
+
+    def steps(self, index: Size, length: Size) -> tuple[Size, Size]:
+        """From which step to which the loop runs, of `length`, for a batch element."""
+        behind = self.before - self.u * index  # where the axis begins, seen from the window
+        if self.by == 0:
+            inside = minimum(1, maximum(0, minimum(-behind, self.extent - 1 + behind) + 1))
+            return 0, inside * length
+        first = ceildiv(maximum(0, behind), self.by) * self.inner
+        return minimum(first, length), minimum(ceildiv(maximum(0, behind + self.extent), self.by) * self.inner, length)
+
+
+@dataclass(frozen=True)
 class Problem:
     """C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], all of one dtype; sizes may be names.
 
     With `outer` (the outermost first) the sum goes over a nest of loops, of which k is the innermost: what a window
-    of a convolution or several summed axes are.
+    of a convolution or several summed axes are. Its `clips` say which steps there are.
+
+    wide_a: A also moves with the columns, which lie side by side (depthwise windows). B does, unless its column
+    stride is 0.
     """
 
     dtype: DType
@@ -65,6 +95,15 @@ class Problem:
     a: Operand
     b: Operand
     outer: tuple[Outer, ...] = ()
+    clips: tuple[Clip, ...] = ()
+    wide_a: bool = False
+    tiles: bool = False  # A lies packed in the tiles of its schedule: `a.row` is the distance of tiles, not of rows
+    panels: bool = False  # B lies packed in panels: `b.row` is their width
+
+    @property
+    def row_clip(self) -> Clip | None:
+        """The clip that depends on the row, where m and all in it are numbers."""
+        return next((clip for clip in self.clips if clip.batch is None), None)
 
     @property
     def steps(self) -> Size:
@@ -127,22 +166,27 @@ def plan(problem: Problem, target: Target) -> Schedule:
     lanes = target.lanes(problem.dtype.itemsize)
     registers = target.vector_registers - (0 if target.fma else 2)  # for products on their way into a sum
     vectors, most = register_tile(problem.m, problem.n, lanes, registers)
+    if problem.wide_a and vectors > WIDE_VECTORS:  # each multiply-add loads: more columns save nothing
+        vectors, most = register_tile(problem.m, WIDE_VECTORS * lanes, lanes, registers)
     height, tall, tiles = row_tiles(problem.m, most)
     panels = ceildiv(problem.n, vectors * lanes)
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
-    pack_b = packs_b(problem, most, target)
-    pack_a = packs_a(problem, most, target)
+    pack_b = not problem.panels and packs_b(problem, most, target)
+    pack_a = not problem.tiles and packs_a(problem, most, target)
     together = max(1, PACKED_ROWS // (height + 1)) if problem.a.row == 1 else 1
     thin = is_thin(problem, target) and not pack_b
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
+    of_k = [clip for clip in problem.clips if clip.loop == len(problem.outer) and clip.batch is not None]
+    if any(known(clip.inner, 1) % unroll for clip in of_k):
+        unroll = 1
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
     batches = product(problem.batch)
     rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b)
-    rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked else ANY)
+    rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
     blocks_first = split > 0 and isinstance(tiles, int) and isinstance(panels, int) and isinstance(batches, int)
     if blocks_first:
         rows, cols, group = accumulated_shape(
@@ -168,7 +212,8 @@ def turns(problem: Problem, target: Target) -> bool:
     The lanes are then the rows of C, all of them busy, at the price of scattered stores.
     """
     lanes = target.lanes(problem.dtype.itemsize)
-    return known(problem.n, lanes) < lanes <= known(problem.m, lanes) and problem.a.row == 1
+    few = known(problem.n, lanes) < lanes <= known(problem.m, lanes)
+    return few and problem.a.row == 1 and not problem.wide_a and problem.b.col != 0
 
 
 def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:
@@ -178,7 +223,8 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
     """
     best, best_cost = (1, 1), float("inf")
     count = ceildiv(n, lanes)
-    for vectors in range(1, 9):
+    few = isinstance(m, int) and m <= SHORT  # B is read once or twice: runs of a few cache lines come fastest
+    for vectors in range(1, 5 if few else 9):
         rows = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
         if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
             continue
@@ -218,6 +264,7 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, i
     No k loop has a remainder. Short ones, as windows have, are unrolled.
     """
     k, outer = problem.k, problem.outer
+    deepest = problem.row_clip.loop if problem.row_clip else ANY  # tiles know which rows lack its steps
     if not isinstance(k, int):
         return 1, BLOCK, True, len(outer), True
     if thin and k % 2 == 0 and k > THIN_BLOCK:
@@ -227,7 +274,8 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, i
     inside = 2 * limit if outer else limit
     for split in range(len(outer) + 1):
         steps = product(loop.extent for loop in outer[split:]) * k
-        if isinstance(steps, int) and (steps <= inside or (split == len(outer) and k <= limit)):
+        short = steps <= inside or (split == len(outer) and k <= limit) if isinstance(steps, int) else False
+        if isinstance(steps, int) and (short or split == deepest):
             return unroll, max(steps, 1), split > 0, split, False
         inside = NESTED * BLOCK
     length = -(-k // -(-k // BLOCK))
@@ -237,13 +285,13 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, i
 def packs_b(problem: Problem, most: int, target: Target) -> bool:
     """Whether B goes through k-major panels: where its columns do not lie side by side, or it is larger than L2."""
     b, itemsize = problem.b, problem.dtype.itemsize
-    if problem.n == 1:
+    if problem.n == 1 or b.col == 0:
         return False
     if b.col != 1:
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
-    large = isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes
+    large = isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes // 2
     return large and not problem.outer
 
 
@@ -253,7 +301,7 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
     The rows of a matrix that is not transposed are streams that the hardware fetches well, whatever their distance.
     """
     a, itemsize = problem.a, problem.dtype.itemsize
-    if isinstance(problem.m, int) and problem.m <= SHORT:
+    if problem.wide_a or problem.row_clip or (isinstance(problem.m, int) and problem.m <= SHORT):
         return False
     if not isinstance(a.row, int):
         return most > ADDRESSES

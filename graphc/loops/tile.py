@@ -8,7 +8,6 @@ Each element is a single chain of multiply-adds in the order of k, so neither ti
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Union
@@ -21,6 +20,7 @@ from graphc.ops.lowering import FUNCTIONS
 from graphc.types import Dim, DType, Size, bool_, minimum
 
 Sums = list[list[Reg]]
+Steps = tuple[Size, Size]  # from the first below the second
 Masks = list[Union[Scalar, None]]
 
 
@@ -36,7 +36,8 @@ Ahead = Callable[[Builder, Size, Size, tuple[Size, ...]], None]  # the same with
 class View:
     """Element (p, lane) is buffer[base + p * k_stride + lane * stride]: a row of A or a column of B is a lane.
 
-    outer: how far a step of each loop around the k loop moves.
+    outer: how far a step of each loop around the k loop moves. wide: whether columns lie side by side, so that an
+    element is a vector; else one number stands for all columns.
     """
 
     buffer: str
@@ -44,6 +45,7 @@ class View:
     k_stride: Size
     stride: Size
     outer: tuple[Size, ...] = ()
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,24 @@ class Partial:
     stride: Size
     first: Scalar
     last: Scalar
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps of a loop, from start below stop, which only some rows of a tile have."""
+
+    start: int
+    stop: int
+    rows: range
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The steps of a loop (its place in the nest; behind the last is the k loop) by the rows that have them."""
+
+    loop: int
+    parts: tuple[Segment, ...]
+    here: Size = 1  # 0 where a loop around the tile is at a step that does not count
 
 
 @dataclass(frozen=True)
@@ -73,14 +93,15 @@ class Tile:
     limit_col: Size | None
     b_padded: bool  # whether B's missing columns may be read
     stage: str  # scratch of rows * vectors * lanes for a long epilogue; empty: it works on registers
-    nest: tuple[Size, ...] = ()  # the extents of the loops around the k loop, the outermost first
+    nest: tuple[Steps, ...] = ()  # of the loops around the k loop, the outermost first
+    segments: Segments | None = None  # None: all rows have all steps
     ahead: Ahead | None = None  # asks for what the epilogue will touch
 
 
 def emit_tile(
-    builder: Builder, tile: Tile, length: Size, unroll: int, partial: Partial | None, epilogue: Epilogue
+    builder: Builder, tile: Tile, steps: Steps, unroll: int, partial: Partial | None, epilogue: Epilogue
 ) -> None:
-    """Emit `tile` for `length` steps of k, a multiple of `unroll`."""
+    """Emit `tile` for these steps of k, whose number is a multiple of `unroll`."""
     lanes = builder.lane_count
     masks: Masks = [None] * tile.vectors
     if tile.limit_col is not None:
@@ -90,13 +111,13 @@ def emit_tile(
     with branch(builder, partial.last if partial is not None else None):
         _ask_ahead(builder, tile)
     if partial is None:
-        _k_loop(builder, tile, length, unroll, masks, sums)
+        _k_loop(builder, tile, steps, unroll, masks, sums)
         _finish(builder, tile, masks, sums, epilogue)
         return
     with branch(builder, builder.not_(partial.first)):
         for place, register in _partial_places(builder, tile, partial, sums):
             set_register(builder, register, Load(partial.buffer, place, register.vtype))
-    _k_loop(builder, tile, length, unroll, masks, sums)
+    _k_loop(builder, tile, steps, unroll, masks, sums)
     with branch(builder, partial.last):
         _finish(builder, tile, masks, sums, epilogue)
     with branch(builder, builder.not_(partial.last)):
@@ -113,29 +134,52 @@ def _ask_ahead(builder: Builder, tile: Tile) -> None:
                 tile.ahead(builder, row, col + v * builder.lane_count, tile.batch)
 
 
-def _k_loop(builder: Builder, tile: Tile, length: Size, unroll: int, masks: Masks, sums: Sums) -> None:
-    lanes, vtype = builder.lane_count, VType(tile.dtype, builder.lane_count)
+def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Masks, sums: Sums) -> None:
+    """All steps of the nest, in order; where rows lack some, loops over those that the same rows have."""
     rows = [_row_base(builder, tile, r) for r in range(tile.rows)]
-    a: Size = 0
-    b = tile.b.base
-    with contextlib.ExitStack() as loops:
-        for extent, in_a, in_b in zip(tile.nest, tile.a.outer, tile.b.outer, strict=True):
-            s = loops.enter_context(builder.loop("s", 0, extent))
-            a, b = a + s * in_a, b + s * in_b
-        p = loops.enter_context(builder.loop("p", 0, length, unroll))
-        for step in range(unroll):
-            columns = []
-            for v, mask in enumerate(masks):
-                index = builder.index(b + (p + step) * tile.b.k_stride + v * lanes)
-                load = Load(tile.b.buffer, index.expr, vtype, mask.expr if mask and not tile.b_padded else None)
-                columns.append(builder.let(load, builder.depth, "b").expr)
-            for row, base in enumerate(rows):
-                index = builder.index(base + a + (p + step) * tile.a.k_stride)
-                element = builder.let(Load(tile.a.buffer, index.expr, VType(tile.dtype)), builder.depth, "a")
-                wide = builder.widened(element, lanes).expr
-                for v in range(tile.vectors):
-                    target = sums[row][v]
-                    set_register(builder, target, _multiply_add(tile, wide, columns[v], target))
+    levels = [*tile.nest, steps]
+    of_a, of_b = (*tile.a.outer, tile.a.k_stride), (*tile.b.outer, tile.b.k_stride)
+    columns_masks: Masks = [None] * len(masks) if tile.b_padded else masks
+
+    def step(a: Size, b: Size, present: range) -> None:
+        columns = _elements(builder, tile, tile.b, b, columns_masks, "b")
+        for row in present:
+            factors = _elements(builder, tile, tile.a, rows[row] + a, masks, "a")
+            for v, (factor, column) in enumerate(zip(factors, columns, strict=True)):
+                set_register(builder, sums[row][v], _multiply_add(tile, factor, column, sums[row][v]))
+
+    def level(depth: int, a: Size, b: Size, present: range) -> None:
+        parts, whole = [(levels[depth], present)], True
+        if tile.segments and depth == tile.segments.loop:
+            here = tile.segments.here
+            parts = [((s.start, s.start + (s.stop - s.start) * here), s.rows) for s in tile.segments.parts]
+            whole = all((s.stop - s.start) % unroll == 0 for s in tile.segments.parts)
+        for (start, stop), there in parts:
+            inner = depth == len(levels) - 1
+            times = unroll if inner and whole else 1
+            with builder.loop("p" if inner else "s", start, stop, times) as p:
+                for more in range(times):
+                    at = a + (p + more) * of_a[depth], b + (p + more) * of_b[depth]
+                    if inner:
+                        step(*at, there)
+                    else:
+                        level(depth + 1, *at, there)
+
+    level(0, 0, tile.b.base, range(tile.rows))
+
+
+def _elements(builder: Builder, tile: Tile, view: View, place: Size, masks: Masks, name: str) -> list[Expr]:
+    """An operand for each vector of columns: loaded, or one element that is broadcast."""
+    lanes = builder.lane_count
+    if not view.wide:
+        load = Load(view.buffer, builder.index(place).expr, VType(tile.dtype))
+        return [builder.widened(builder.let(load, builder.depth, name), lanes).expr] * len(masks)
+    found = []
+    for v, mask in enumerate(masks):
+        index = builder.index(place + v * lanes)
+        vector = Load(view.buffer, index.expr, VType(tile.dtype, lanes), mask.expr if mask else None)
+        found.append(builder.let(vector, builder.depth, name).expr)
+    return found
 
 
 def _row_base(builder: Builder, tile: Tile, row: int) -> Size:

@@ -94,17 +94,16 @@ def _conv(
         fail(ShapeError, f"{message}: {signature(image, kernel)}", f"layout is {layout!r}")
     reach = [hole * (kernel.shape[tap] - 1) for hole, tap in zip(holes, taps, strict=True)]
     around = _around(name, padding, rank, steps, reach)
-    widths: list[tuple[Size, Size]] = [(0, 0)] * (rank + 2)
-    for side, width in zip(sides, around, strict=True):
-        widths[side] = width
-    image = pad(image, widths) if any(width != (0, 0) for width in around) else image
-    sizes = [_positions(name, image, kernel, s, r, by) for s, r, by in zip(sides, reach, steps, strict=True)]
-    spec = _spec(rank, last, groups, steps, holes)
-    ends = [groups, floordiv(outside, groups)] if groups > 1 else [outside]
+    sizes = [_positions(name, image, kernel, *each) for each in zip(sides, around, reach, steps, strict=True)]
+    each = floordiv(outside, groups)
+    spec = _spec(rank, last, groups, steps, holes, inside, each)
+    ends = _ends(groups, each)
     shape = [image.shape[0], *sizes, *ends] if last else [image.shape[0], *ends, *sizes]
-    result = contract(
-        spec, _grouped(image, groups, -1 if last else 1), _grouped(kernel, groups, -1 if last else 0), shape
-    )
+    image, kernel = _grouped(image, groups, inside, last), _grouped_weights(kernel, groups, inside, each, last)
+    first = 1 if last else image.ndim - rank
+    widths = [(0, 0)] * first + around + [(0, 0)] * (image.ndim - rank - first)
+    image = pad(image, widths) if any(width != (0, 0) for width in around) else image
+    result = contract(spec, image, kernel, shape)
     return _finished(name, result, bias, groups, last, rank, outside)
 
 
@@ -128,9 +127,10 @@ def _conv_transpose(
         (image.shape[side] - 1) * by + hole * (kernel.shape[tap] - 1) + 1 + extra
         for side, tap, by, hole, extra in zip(sides, taps, steps, holes, more, strict=True)
     ]
-    spec = parse(_spec(rank, last, groups, steps, holes))  # that of the convolution whose result is x
-    image, kernel = _grouped(image, groups, -1 if last else 1), _grouped(kernel, groups, -1 if last else 0)
-    ends = [groups, each] if groups > 1 else [each]
+    inside = floordiv(channels, groups)
+    spec = parse(_spec(rank, last, groups, steps, holes, each, inside))  # that of the convolution whose result is x
+    image, kernel = _grouped(image, groups, inside, last), _grouped_weights(kernel, groups, each, inside, last)
+    ends = _ends(groups, each)
     shape = [image.shape[0], *whole, *ends] if last else [image.shape[0], *ends, *whole]
     full = tuple(shape)
     sizes = label_sizes(Spec(spec.a, spec.b, spec.out), [_Shaped(full), kernel.type], image.shape)
@@ -191,9 +191,11 @@ def _around(name: str, padding: Padding, rank: int, steps: list[int], reach: lis
     return [(n, n) for n in numbers(name, "padding", padding, rank, 0)]
 
 
-def _positions(name: str, image: Tensor, kernel: Tensor, side: int, reach: Size, step: int) -> Size:
+def _positions(
+    name: str, image: Tensor, kernel: Tensor, side: int, around: tuple[Size, Size], reach: Size, step: int
+) -> Size:
     """How many windows there are along an axis."""
-    left = image.shape[side] - reach - 1
+    left = image.shape[side] + sum(around) - reach - 1
     if isinstance(left, int) and left < 0:
         fail(
             ShapeError, f"{name}: the window is longer than axis {side}: {signature(image, kernel)} (padding included)"
@@ -201,7 +203,9 @@ def _positions(name: str, image: Tensor, kernel: Tensor, side: int, reach: Size,
     return floordiv(left, step) + 1
 
 
-def _spec(rank: int, last: bool, groups: int, steps: list[int], holes: list[int]) -> str:
+def _spec(
+    rank: int, last: bool, groups: int, steps: list[int], holes: list[int], inside: Size, outside: Size
+) -> str:  # fmt: skip
     """The spec of a convolution in a layout, such as `n 2h+p 2w+q c, p q c o -> n h w o`."""
     positions, taps = "hw"[:rank], "pq"[:rank]
     windows = [
@@ -209,19 +213,35 @@ def _spec(rank: int, last: bool, groups: int, steps: list[int], holes: list[int]
         for h, p, by, hole in zip(positions, taps, steps, holes, strict=True)
     ]
     group = ["g"] if groups > 1 else []
+    c, o = (["c"] if groups == 1 or inside != 1 else []), (["o"] if groups == 1 or outside != 1 else [])
     if last:
-        x, w, out = ["n", *windows, *group, "c"], [*taps, "c", *group, "o"], ["n", *positions, *group, "o"]
+        x, w, out = ["n", *windows, *group, *c], [*taps, *c, *group, *o], ["n", *positions, *group, *o]
     else:
-        x, w, out = ["n", *group, "c", *windows], [*group, "o", "c", *taps], ["n", *group, "o", *positions]
+        x, w, out = ["n", *group, *c, *windows], [*group, *o, *c, *taps], ["n", *group, *o, *positions]
     return f"{' '.join(x)}, {' '.join(w)} -> {' '.join(out)}"
 
 
-def _grouped(x: Tensor, groups: int, axis: int) -> Tensor:
-    """`x` with an axis cut into groups."""
+def _ends(groups: int, each: Size) -> list[Size]:
+    """The axes of `each` channels of each group; a group of one channel has no axis for it."""
+    return [each] if groups == 1 else [groups, each] if each != 1 else [groups]
+
+
+def _grouped(x: Tensor, groups: int, each: Size, last: bool) -> Tensor:
+    """Images with their channels cut into groups."""
+    if groups == 1 or each == 1:
+        return x
+    place = x.ndim - 1 if last else 1
+    return reshape(x, (*x.shape[:place], groups, each, *x.shape[place + 1 :]))
+
+
+def _grouped_weights(x: Tensor, groups: int, inside: Size, outside: Size, last: bool) -> Tensor:
+    """Weights for groups of `inside` channels of images and `outside` of results."""
     if groups == 1:
         return x
-    place = axis % x.ndim
-    return reshape(x, (*x.shape[:place], groups, floordiv(x.shape[place], groups), *x.shape[place + 1 :]))
+    channels = [inside] if inside != 1 else []
+    if last:
+        return reshape(x, (*x.shape[:-2], *channels, *_ends(groups, outside)))
+    return reshape(x, (*_ends(groups, outside), *channels, *x.shape[2:]))
 
 
 def _finished(
@@ -230,7 +250,7 @@ def _finished(
     """The result with its groups joined, and the bias added."""
     if groups > 1:
         shape = result.shape
-        ends = (*shape[: rank + 1], channels) if last else (shape[0], channels, *shape[3:])
+        ends = (*shape[: rank + 1], channels) if last else (shape[0], channels, *shape[-rank:])
         result = reshape(result, ends)
     if bias is None:
         return result

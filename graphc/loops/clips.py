@@ -1,0 +1,76 @@
+"""Windows that reach beyond an operand: which steps of a contraction are left for a batch element, and for a row.
+
+A window's loop runs over the steps that meet an element (`Clip` in schedule.py), so padding is neither copied nor
+multiplied. Where the window moves with a batch axis, its bounds follow from the index at run time: `steps_left`. Where
+it moves with the rows of a tile, which of them lack which steps is known when the code is made: `spans` says for which
+tiles, and their loops are cut into segments in which the same rows take part.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from graphc.loops.blocks import bind
+from graphc.loops.builder import Builder
+from graphc.loops.row_tiles import first_row
+from graphc.loops.schedule import Clip, Problem, Schedule
+from graphc.loops.tile import Segment, Segments, Steps
+from graphc.types import Size, maximum, minimum
+
+
+def steps_left(builder: Builder, problem: Problem, where: Sequence[Size]) -> list[Steps | None]:
+    """From which step to which each loop runs for the batch element `where`, k last; None if nothing clips it."""
+    lengths = [*(loop.extent for loop in problem.outer), problem.k]
+    found: list[Steps | None] = [None] * len(lengths)
+    for clip in problem.clips:
+        if clip.batch is None:
+            continue
+        low, high = clip.steps(where[clip.batch] if where else 0, lengths[clip.loop])
+        before = found[clip.loop]
+        both = (low, high) if before is None else (maximum(low, before[0]), minimum(high, before[1]))
+        found[clip.loop] = bind(builder, "low", both[0]), bind(builder, "high", both[1])
+    return found
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tiles of one height, from start below stop, whose rows lack the same steps."""
+
+    start: int
+    stop: int
+    height: int
+    segments: Segments | None
+
+
+def spans(problem: Problem, schedule: Schedule) -> list[Span]:
+    """All tiles of a problem with a clip of its rows, where m is known."""
+    clip = problem.row_clip
+    assert clip is not None and isinstance(problem.m, int)
+    length = [*(loop.extent for loop in problem.outer), problem.k][clip.loop]
+    assert isinstance(length, int)
+    found: list[Span] = []
+    for number in range(cast(int, schedule.tiles)):
+        row, height = cast(int, first_row(schedule, number)), schedule.height + (number < schedule.tall)
+        parts = tuple(_segments(clip, row, height, length))
+        whole = parts == (Segment(0, length, range(height)),)
+        segments = None if whole else Segments(clip.loop - schedule.split, parts)
+        if found and (found[-1].height, found[-1].segments) == (height, segments):
+            found[-1] = replace(found[-1], stop=number + 1)
+        else:
+            found.append(Span(number, number + 1, height, segments))
+    return found
+
+
+def _segments(clip: Clip, first: int, height: int, length: int) -> list[Segment]:
+    """The steps of a loop for `height` rows from `first` on."""
+    ranges = [clip.steps(first + r, length) for r in range(height)]
+    cuts = sorted({0, length, *(cast(int, at) for steps in ranges for at in steps)})
+    found = []
+    for start, stop in itertools.pairwise(cuts):
+        rows = [r for r, (low, high) in enumerate(ranges) if cast(int, low) <= start and stop <= cast(int, high)]
+        if rows:  # windows move on with the rows: those that have a step stand together
+            found.append(Segment(start, stop, range(rows[0], rows[-1] + 1)))
+    return found
