@@ -24,6 +24,7 @@ THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read s
 THIN_COLS = 2048
 NESTED = 2  # a block of a nest has about so many times that
 WIDE_VECTORS = 2  # of columns in a tile whose rows move with the columns: rows share what is loaded
+CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
@@ -173,11 +174,11 @@ def plan(problem: Problem, target: Target) -> Schedule:
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
-    pack_b = not problem.panels and packs_b(problem, most, target)
     pack_a = not problem.tiles and packs_a(problem, most, target)
     together = max(1, PACKED_ROWS // (height + 1)) if problem.a.row == 1 else 1
-    thin = is_thin(problem, target) and not pack_b
+    thin = is_thin(problem, target)
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
+    pack_b = not problem.panels and packs_b(problem, most, block if cut and not thin else problem.k, target)
     of_k = [clip for clip in problem.clips if clip.loop == len(problem.outer) and clip.batch is not None]
     if any(known(clip.inner, 1) % unroll for clip in of_k):
         unroll = 1
@@ -185,7 +186,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
     batches = product(problem.batch)
-    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b)
+    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b, cut)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
     blocks_first = split > 0 and isinstance(tiles, int) and isinstance(panels, int) and isinstance(batches, int)
     if blocks_first:
@@ -282,8 +283,11 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, i
     return 2 if k % 2 == 0 else 1, -(-length // 16) * 16, True, len(outer), True
 
 
-def packs_b(problem: Problem, most: int, target: Target) -> bool:
-    """Whether B goes through k-major panels: where its columns do not lie side by side, or it is larger than L2."""
+def packs_b(problem: Problem, most: int, steps: Size, target: Target) -> bool:
+    """Whether B goes through k-major panels: where its columns do not lie side by side, or it is larger than L2.
+
+    What counts are the `steps` that are read together, all of k or a block.
+    """
     b, itemsize = problem.b, problem.dtype.itemsize
     if problem.n == 1 or b.col == 0:
         return False
@@ -291,7 +295,7 @@ def packs_b(problem: Problem, most: int, target: Target) -> bool:
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
-    large = isinstance(b.row, int) and known(problem.k, 0) * b.row * itemsize > target.l2_bytes // 2
+    large = isinstance(b.row, int) and known(steps, 0) * b.row * itemsize > target.l2_bytes // 2
     return large and not problem.outer
 
 
@@ -310,8 +314,9 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
 
 
 def chunk_shape(
-    problem: Problem, lanes: int, width: int, height: int, tiles: Size, panels: Size, pack_a: bool, pack_b: bool
-) -> tuple[int, int, int]:
+    problem: Problem, lanes: int, width: int, height: int, tiles: Size, panels: Size, pack_a: bool, pack_b: bool,
+    cut: bool,
+) -> tuple[int, int, int]:  # fmt: skip
     """(tiles, panels, batch elements) of a chunk: about CHUNK_WORK each, so that any number of threads finds its share.
 
     A size that is not known counts as GUESS. Only numbers come out, so the number of chunks stays a short expression.
@@ -326,6 +331,8 @@ def chunk_shape(
     if pack_b:  # whoever shares columns packs them again (and rows, if A is packed too)
         side = min(m, 256 if pack_a else 512)
         rows, cols = ceildiv_int(side, height), ceildiv_int(m * n // wanted, side * width)
+    elif cut and known(problem.m, 0) > CUT_ROWS:  # the blocks of B are read again by each chunk of rows
+        rows, cols = ceildiv_int(tile_count, ceildiv_int(m, CUT_ROWS)), panel_count
     else:
         rows = ceildiv_int(tile_count, wanted)
         cols = ceildiv_int(panel_count, ceildiv_int(wanted, ceildiv_int(tile_count, rows)))
