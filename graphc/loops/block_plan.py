@@ -12,7 +12,7 @@ from graphc.loops.schedule import known
 from graphc.target import Target
 from graphc.types import Size, ceildiv
 
-HEIGHTS = (96, 48)  # rows of a block, besides one and two vectors: multiples of the tiles' rows and of the lanes
+HEIGHTS = (48,)  # rows of a block, besides one and two vectors: multiples of the tiles' rows and of the lanes
 CHUNKS = 16  # that a kernel should have, for two threads or a few to share
 LEAST_CHUNKS = 4  # the same where each has a private copy of what it adds up
 UNKNOWN_PARTS = 2  # of a batch element, where nobody knows how many of those there are

@@ -16,7 +16,7 @@ from graphc.loops.tile import Epilogue, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
 from graphc.types import DType, Size, int64, maximum, minimum
 
-LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
+LONG_EPILOGUE = 3  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class BlockProduct:
     rows: Size
     columns: int
     length: Size
-    unroll: int
     a: View
     b: View
     twice: bool
     heights: tuple[int, ...]
+    staged: bool = False  # whether the epilogue branches, so that it must not be repeated either
 
 
 def emit_product(h: Builder, target: Target, product: BlockProduct, epilogue: Epilogue) -> None:
@@ -61,7 +61,7 @@ def _tiles(h: Builder, product: BlockProduct, vectors: int, height: int, epilogu
     cell = h.fresh("cell")
     h.emit(Scratch(cell, int64, 1))
     stage = ""
-    if epilogue_length(h, epilogue, product.dtype, 0) > LONG_EPILOGUE:
+    if product.staged or epilogue_length(h, epilogue, product.dtype, 0) > LONG_EPILOGUE:
         stage = h.fresh("stage")
         h.emit(Scratch(stage, product.dtype, height * width))
     with h.loop("tile", product.first, product.stop, height) as t:
@@ -72,7 +72,7 @@ def _tiles(h: Builder, product: BlockProduct, vectors: int, height: int, epilogu
             b = View(product.b.buffer, product.b.base + panel, product.b.k_stride, 1, wide=True)
             limit = product.columns if product.columns % width else None
             tile = Tile(product.dtype, height, vectors, a, b, row, panel, (), None, limit, False, stage)
-            emit_tile(h, tile, (0, product.length), product.unroll, None, epilogue)
+            emit_tile(h, tile, (0, product.length), 1, None, epilogue)
 
 
 def below_limit(h: Builder, row: Size, limit: Size) -> Scalar:

@@ -45,7 +45,7 @@ def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, g
     elif source.k_stride == 1 and source.dtype.itemsize >= 4:
         _transpose(builder, source, length, panel, at, groups)
     else:
-        _gather(builder, source, length, panel, at, groups)
+        pack_gathered(builder, source, length, panel, at, groups)
 
 
 def lane_mask(builder: Builder, first: Size, limit: Size) -> Scalar | None:
@@ -167,7 +167,8 @@ def _shuffled(builder: Builder, name: str, dtype: DType, a: Scalar, b: Scalar, c
     return builder.let(op, max(a.depth, b.depth))
 
 
-def _gather(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
+def pack_gathered(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
+    """The same, element by element: a few lines of code, for panels that are small beside what is done with them."""
     lanes = builder.lane_count
     stride = builder.index(source.lane_stride)
     with builder.loop("p", 0, length) as p:

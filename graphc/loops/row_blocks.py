@@ -24,7 +24,7 @@ from graphc.loops.ir import BufferParam, Let, Load, LoopKernel, Scratch, Stmt, V
 from graphc.loops.kernel import Lowered, symbol_of
 from graphc.loops.lanes import below, load_here
 from graphc.loops.matmul import label_symbol, strides_of
-from graphc.loops.packing import Source, pack
+from graphc.loops.packing import Source, pack, pack_gathered
 from graphc.loops.tile import View
 from graphc.ops.registry import OPS
 from graphc.passes.blocks_shape import COLUMN_PRODUCT, PRODUCT, ROW_PRODUCT, BlocksShape, Product
@@ -173,7 +173,6 @@ class _Lowering:
         if not plan.exact:
             self.stop = bind(h, "last", minimum(self.start + plan.height, self.rows))
         self.low, self.high = columns_of_block(h, self.graph, shape, self.where, self.start, self.stop)
-        self.unroll = 2 if isinstance(self.columns, int) and self.columns % 2 == 0 else 1
         for node in shape.entering:
             self._enter(node)
         frame = Frame(plan, self.where, self.start, self.stop, self.low, self.high, self._slot, self._mask)
@@ -201,7 +200,7 @@ class _Lowering:
             plan.height if plan.exact else self.stop - self.start,
         )  # fmt: skip
         length, panel, leaf = self._inner(node), self.panels[node], self.values.leaves[node]
-        pack(h, source, length, panel, 0, plan.height // plan.lanes)
+        self._pack(source, length, panel, plan.height // plan.lanes)
         slot, base = self._slot(leaf)
         index = tuple(Dim.symbol(symbol_of(axis)) for axis in range(len(shape.full)))
 
@@ -215,12 +214,16 @@ class _Lowering:
             h,
             self.target,
             BlockProduct(
-                self.dtype, self.low, self.high, self.columns, plan.height, length, 2 if length % 2 == 0 else 1,
+                self.dtype, self.low, self.high, self.columns, plan.height, length,
                 View(columns.buffer, columns.base, columns.step["k"], columns.step[column]),
                 View(panel, 0, plan.height, 1), True, TILE_ROWS,
             ),
             store,
         )  # fmt: skip
+
+    def _pack(self, source: Source, length: Size, panel: str, groups: int) -> None:
+        """Pack a block; zips in registers would take a third of the time to compile."""
+        (pack_gathered if self.target.masked_memory else pack)(self.h, source, length, panel, 0, groups)
 
     # products
 
@@ -266,12 +269,12 @@ class _Lowering:
         heights = tuple(r for r in TILE_ROWS if plan.height % r == 0)
         if side.step[n] == 1:
             made = BlockProduct(
-                self.dtype, 0, plan.height, plan.height, count, length, self.unroll, of_slot, of_side, True, heights
+                self.dtype, 0, plan.height, plan.height, count, length, of_slot, of_side, True, heights
             )
             emit_product(h, self.target, made, straight)
         else:
             made = BlockProduct(
-                self.dtype, 0, count, count, plan.height, length, self.unroll, of_side, of_slot, True, TILE_ROWS
+                self.dtype, 0, count, count, plan.height, length, of_side, of_slot, True, TILE_ROWS
             )
             emit_product(h, self.target, made, turned)
 
@@ -326,7 +329,7 @@ class _Lowering:
             panel = h.fresh("packed")
             h.emit(Scratch(panel, self.dtype, plan.height * groups * plan.lanes))
             source = Source(side.buffer, self.dtype, view.base, view.k_stride, view.stride, count)
-            pack(h, source, self.stop - self.start, panel, 0, groups)
+            self._pack(source, self.stop - self.start, panel, groups)
             view = View(panel, 0, groups * plan.lanes, 1)
 
         def add(h: Builder, value: Scalar, c: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
@@ -337,8 +340,8 @@ class _Lowering:
 
         length = plan.height if plan.exact else self.stop - self.start
         made = BlockProduct(
-            self.dtype, self.low, self.high, self.columns, count, length, 2 if plan.exact else 1,
-            View(slot, base, 1, plan.height), view, False, TILE_ROWS,
+            self.dtype, self.low, self.high, self.columns, count, length,
+            View(slot, base, 1, plan.height), view, False, TILE_ROWS, True,
         )  # fmt: skip
         emit_product(h, self.target, made, add)
 
