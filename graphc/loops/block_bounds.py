@@ -7,13 +7,12 @@ it another op, add it to `_value`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.graph import Graph, Node, Value
-from graphc.loops.blocks import bind
+from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import Builder, Ranges
 from graphc.loops.kernel import symbol_of
 from graphc.ops.lowering import IndexValue, Movement
@@ -34,9 +33,12 @@ class Condition:
 
 
 def columns_of_block(
-    h: Builder, graph: Graph, shape: BlocksShape, where: Mapping[str, Size], start: Size, stop: Size
+    h: Builder, graph: Graph, shape: BlocksShape, start: Size, stop: Size, cell: str
 ) -> tuple[Size, Size]:
-    """The first column and the one behind the last for the rows from `start` below `stop`; at least one column."""
+    """The first column and the one behind the last for the rows from `start` below `stop`; at least one column.
+
+    `cell` is scratch for `opaque`: LLVM would follow the bounds through all loops, which takes its time.
+    """
     columns = shape.full[shape.column]
     low: Size = 0
     high: Size = columns
@@ -54,11 +56,11 @@ def columns_of_block(
         return 0, columns
     high = maximum(high, 1)
     high = minimum((high + (STEP - 1)) // STEP * STEP, columns)
-    high = bind(h, "high", high)
+    high = opaque(h, "high", high, cell)
     if low == 0:
         return 0, high
     low = bind(h, "low", maximum(minimum(low, high - 1), 0))
-    return bind(h, "low", low // STEP * STEP), high
+    return opaque(h, "low", low // STEP * STEP, cell), high
 
 
 def _factor(slack: Size, name: str) -> int | None:

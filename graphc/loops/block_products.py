@@ -68,7 +68,8 @@ def _tiles(h: Builder, product: BlockProduct, vectors: int, height: int, epilogu
         place: Size = minimum(t, maximum(product.rows - height, 0)) if product.twice and height > 1 else t
         row = opaque(h, "row", place, cell)
         a = View(product.a.buffer, product.a.base + row * product.a.stride, product.a.k_stride, product.a.stride)
-        with h.loop("panel", 0, product.columns, width) as panel:
+        with h.loop("panel", 0, product.columns, width) as number:
+            panel = opaque(h, "col", number, cell)
             b = View(product.b.buffer, product.b.base + panel, product.b.k_stride, 1, wide=True)
             limit = product.columns if product.columns % width else None
             tile = Tile(product.dtype, height, vectors, a, b, row, panel, (), None, limit, False, stage)

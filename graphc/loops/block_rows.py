@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphc.graph import Node, Value
 from graphc.loops.block_plan import BlockPlan
 from graphc.loops.block_values import BlockValues
-from graphc.loops.blocks import bind
+from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import LANE, Builder, Scalar, linear_address
 from graphc.loops.evaluate import Evaluator, Index, Point
 from graphc.loops.folds import Fold, wide_dtype
@@ -30,6 +30,7 @@ class Frame:
     """One block: its rows from `start`, its columns from `low` below `high`, the index of its batch element.
 
     slot: the buffer of a value in scratch and where it begins. mask: which of the rows behind a first one exist.
+    cell: scratch for `opaque`.
     """
 
     plan: BlockPlan
@@ -40,6 +41,7 @@ class Frame:
     high: Size
     slot: Callable[[Value], tuple[str, Size]]
     mask: Callable[[Size], Scalar | None]
+    cell: str
 
 
 class RowLoops:
@@ -62,14 +64,15 @@ class RowLoops:
     def emit(self, frame: Frame) -> None:
         """All loops for the rows of a block, `plan.group` vectors of rows at a time."""
         h, plan, lanes = self.h, frame.plan, self.h.lane_count
-        with h.loop("g", 0, frame.stop - frame.start, plan.group * lanes) as first:
+        with h.loop("g", 0, frame.stop - frame.start, plan.group * lanes) as number:
+            first = opaque(h, "rows", number, frame.cell)
             points = []
             for n in range(plan.group):
                 lane = first + (Dim.symbol(LANE) + n * lanes)
                 place = {**frame.where, self.row: frame.start + lane}
                 points.append(Point(place, frame.mask(frame.start + first + n * lanes)))
-            for number, stage in enumerate(self.values.stages):
-                self._reduce(frame, number, stage, points)
+            for step, stage in enumerate(self.values.stages):
+                self._reduce(frame, step, stage, points)
             for node, buffer in self.kept.items():
                 for p in points:
                     address = p.axes[self.row] - frame.start

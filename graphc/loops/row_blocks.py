@@ -16,7 +16,7 @@ from graphc.loops.block_plan import plan_blocks
 from graphc.loops.block_products import BlockProduct, emit_product
 from graphc.loops.block_rows import Frame, RowLoops
 from graphc.loops.block_values import plan_values
-from graphc.loops.blocks import bind, branch
+from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.evaluate import Checks, Evaluator, Point
 from graphc.loops.folds import Fold
@@ -30,7 +30,7 @@ from graphc.ops.registry import OPS
 from graphc.passes.blocks_shape import COLUMN_PRODUCT, PRODUCT, ROW_PRODUCT, BlocksShape, Product
 from graphc.passes.domain import ROW
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, minimum, product, symbols
+from graphc.types import Dim, DType, Size, ceildiv, int64, minimum, product, symbols
 
 TILE_ROWS = tuple(range(1, 27))
 PADDING = 32  # columns behind the last one that a slot has room for: a tile may run over
@@ -78,11 +78,13 @@ class _Lowering:
     def run(self) -> Lowered:
         h, plan, shape = self.h, self.plan, self.shape
         chunks = self.batches * plan.parts
+        self.cell = h.fresh("cell")
+        h.emit(Scratch(self.cell, int64, 1))
         self._declare(chunks)
         chunk: Size = Dim.symbol("chunk")
         ranges = Ranges({"chunk": chunks})
         self.part = 0 if plan.parts == 1 else bind(h, "part", ranges.mod(chunk, plan.parts))
-        rest: Size = chunk if plan.parts == 1 else bind(h, "batch", ranges.div(chunk, plan.parts))
+        rest: Size = opaque(h, "batch", ranges.div(chunk, plan.parts), self.cell)
         self.where: dict[str, Size] = {}
         for axis in range(len(shape.full) - 3, -1, -1):
             size = shape.full[axis]
@@ -90,7 +92,7 @@ class _Lowering:
                 self.where[symbol_of(axis)] = rest
                 continue
             whole = bind(h, "whole", rest // size)
-            self.where[symbol_of(axis)] = bind(h, "digit", rest - whole * size)
+            self.where[symbol_of(axis)] = opaque(h, "digit", rest - whole * size, self.cell)
             rest = whole
         self.where = dict(reversed(self.where.items()))
         for each in self.adds:
@@ -168,14 +170,16 @@ class _Lowering:
 
     def _block(self, block: Size) -> None:
         h, plan, shape = self.h, self.plan, self.shape
-        self.start = bind(h, "first", block * plan.height)
+        self.start = opaque(h, "first", block * plan.height, self.cell)
         self.stop: Size = self.start + plan.height
         if not plan.exact:
             self.stop = bind(h, "last", minimum(self.start + plan.height, self.rows))
-        self.low, self.high = columns_of_block(h, self.graph, shape, self.where, self.start, self.stop)
+        self.low, self.high = columns_of_block(
+            h, self.graph, shape, self.start, self.stop, self.cell
+        )
         for node in shape.entering:
             self._enter(node)
-        frame = Frame(plan, self.where, self.start, self.stop, self.low, self.high, self._slot, self._mask)
+        frame = Frame(plan, self.where, self.start, self.stop, self.low, self.high, self._slot, self._mask, self.cell)
         rows = [(v, name) for v, name in self.outputs if shape.classes[v] == ROW]
         RowLoops(h, self.evaluator, shape, self.values, rows, self.kept_rows).emit(frame)
         for each in shape.products:
