@@ -15,6 +15,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class Op:
     samples: Callable[[], Iterable[Any]] = tuple
     effect: str = "none"
     unique: bool = False  # every node is an object of its own (placeholders, parameters)
-    exempt: Mapping[str, str] = field(default_factory=dict)  # test family -> the written reason to skip it
+    exempt: Mapping[str, str] = field(default_factory=dict)  # field, or what tests ask -> the reason that there is none
     ulp: Mapping[str, float] = field(default_factory=dict)  # dtype name -> allowed distance from the reference, else 0
     formula: str = ""  # for the reference page: what the result is, in algebra
     nan: str = ""  # what becomes of NaN, where the sentence of its lowering kind (`graphc.ops.registry`) is not true
@@ -61,15 +62,16 @@ class Op:
 class Node:
     """One application of an op. Immutable; equal structure is the same object. Build with `make_node`."""
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "op", "types")
+    __slots__ = ("__weakref__", "attrs", "inputs", "op", "origin", "types")
 
     op: Op
     inputs: tuple[Value, ...]
     attrs: Attrs
     types: Types
+    origin: Origin | None  # all but part of the node: what is known of where it came from (`origin_of`, `add_origin`)
 
     def __init__(self, op: Op, inputs: tuple[Value, ...], attrs: Attrs, types: Types) -> None:
-        self.op, self.inputs, self.attrs, self.types = op, inputs, attrs, types
+        self.op, self.inputs, self.attrs, self.types, self.origin = op, inputs, attrs, types, None
 
     @property
     def outputs(self) -> tuple[Value, ...]:
@@ -135,12 +137,14 @@ class ConstantData:
 
 def attr_key(value: Any) -> Any:
     """A hashable key under which two attribute values are the same: 1 is not True, 0.0 is not -0.0, nan is nan."""
+    if type(value) is int or type(value) is str:  # nearly always
+        return value
+    if isinstance(value, (tuple, list)):
+        return ("tuple", *map(attr_key, value))
     if isinstance(value, float):
         return ("float", value.hex())
-    if isinstance(value, (bool, int)):
-        return (type(value).__name__, value)
-    if isinstance(value, (tuple, list)):
-        return ("tuple", tuple(attr_key(item) for item in value))
+    if isinstance(value, bool):
+        return ("bool", value)
     if isinstance(value, Graph):
         return ("graph", id(value))
     if isinstance(value, Dim) and (limits := bounds_of([(value,)])):
@@ -159,23 +163,31 @@ def make_node(op: Op, inputs: Sequence[Value], attrs: Attrs | None = None, origi
         attrs.setdefault(RECOMPUTED, level)
     origin = joined(origin, _inherited.get())
     operands = tuple(inputs)
-    try:
-        types = op.type_rule(tuple(v.type for v in operands), attrs)
-    except Exception as error:
-        raise with_lines(error, op, operands, origin) from None
-    if op.unique:
+    key = None if op.unique else _key(op, operands, attrs)
+    node = None if key is None else _interned.get(key)
+    if node is None:
+        try:
+            types = op.type_rule(tuple(v.type for v in operands), attrs)
+        except Exception as error:
+            raise with_lines(error, op, operands, origin) from None
         node = Node(op, operands, attrs, types)
-    else:
-        key = (op.name, tuple((id(v.node), v.index) for v in operands), types) + tuple(
-            (name, attr_key(attrs[name])) for name in sorted(attrs)
-        )
-        found = _interned.get(key)
-        if found is None:
-            _interned[key] = found = Node(op, operands, attrs, types)
-        node = found
+        if not op.unique:
+            assert key is not None, f"{op.name} takes an attribute that has no hash"
+            _interned[key] = node
     if origin is not None:
         add_origin(node, origin)
     return node
+
+
+def _key(op: Op, operands: tuple[Value, ...], attrs: Attrs) -> tuple[Any, ...] | None:
+    """What makes nodes one node (types follow from it); None for an attribute that the type rule has yet to refuse."""
+    parts = [op.name, *((id(v.node), v.index) for v in operands)]
+    try:
+        key = (*parts, *((name, attr_key(attrs[name])) for name in sorted(attrs)))
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 def with_lines(error: Exception, op: Op, inputs: Sequence[Value], origin: Origin | None) -> Exception:
@@ -218,17 +230,16 @@ class Origin:
     gradient_of: tuple[Node, ...] = ()
 
 
-_origins: weakref.WeakKeyDictionary[Node, Origin] = weakref.WeakKeyDictionary()
 _inherited: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("inherited_origin", default=None)
 
 
 def origin_of(node: Node) -> Origin | None:
-    return _origins.get(node)
+    return node.origin
 
 
 def add_origin(node: Node, origin: Origin) -> None:
     """Join `origin` to what is known of where `node` came from."""
-    _origins[node] = joined(_origins.get(node), origin) or origin
+    node.origin = joined(node.origin, origin)
 
 
 def joined(a: Origin | None, b: Origin | None) -> Origin | None:
@@ -251,7 +262,7 @@ def inherit_origin(*nodes: Node, gradient: bool = False) -> Iterator[None]:
     """Nodes made inside carry the origins of `nodes`; with `gradient`, also `nodes` as their forward nodes."""
     origin: Origin | None = None
     for node in nodes:
-        origin = joined(origin, _origins.get(node))
+        origin = joined(origin, node.origin)
     if gradient:
         origin = Origin(origin.lines if origin else (), None, nodes)
     reset = _inherited.set(origin)
@@ -285,6 +296,10 @@ class Graph:
 
     def order(self) -> list[Node]:
         """All nodes that the outputs need, inputs first, in a deterministic topological order."""
+        return list(self._order)
+
+    @cached_property
+    def _order(self) -> list[Node]:
         return topological_order([v.node for v in (*self.inputs, *self.outputs)])
 
     def users(self) -> dict[Value, list[Node]]:
@@ -305,17 +320,23 @@ class Graph:
         inputs). Nodes made inside carry the origin of the node that they replace, and are recomputed if it is.
         """
         mapping: dict[Value, Value] = {}
-        for node in self.order():
-            inputs = tuple(mapping.get(v, v) for v in node.inputs)
-            reset = _recomputing.set(node.attrs.get(RECOMPUTED, 0))
-            with inherit_origin(node):
+        before = _inherited.set(None), _recomputing.set(0)  # once for all nodes: this loop runs for every pass
+        try:
+            for node in self.order():
+                inputs = node.inputs
+                if mapping and any(v in mapping for v in inputs):
+                    inputs = tuple(mapping.get(v, v) for v in inputs)
+                _inherited.set(node.origin)
+                _recomputing.set(node.attrs.get(RECOMPUTED, 0))
                 new = visit(node, inputs)
-                if new is None and inputs != node.inputs:
+                if new is None and inputs is not node.inputs:
                     new = make_node(node.op, inputs, node.attrs).outputs
-            _recomputing.reset(reset)
-            if new is not None:
-                mapping.update(zip(node.outputs, new, strict=True))
-        return self.with_outputs(mapping.get(v, v) for v in self.outputs)
+                if new is not None:
+                    mapping.update((a, b) for a, b in zip(node.outputs, new, strict=True) if a != b)
+        finally:
+            _inherited.reset(before[0])
+            _recomputing.reset(before[1])
+        return self.with_outputs(mapping.get(v, v) for v in self.outputs) if mapping else self
 
     def replace(self, mapping: Mapping[Value, Value]) -> Graph:
         """The graph with every use of a key replaced by its value (all at once; new values are not rewritten again)."""

@@ -109,6 +109,10 @@ def _facts(op: Op, function: Function | None, measured: dict[str, list[str]]) ->
         lines.append(f"- **Shapes**: {reference_facts.shapes(op, names)}")
         lines.append(f"- **Dtypes**: {reference_facts.dtypes(op, function)}")
     lines.append(f"- **Gradient**: {reference_facts.gradient(op, names)}")
+    if "differences" in op.exempt:
+        lines.append(f"  - not compared with finite differences: {op.exempt['differences']}")
+    if "slope" in op.exempt:
+        lines.append(f"  - {op.exempt['slope']}")
     lines.append(f"- **NaN**: {reference_facts.nan(op)}")
     if op.lowering is not None:
         lines.append(f"- **Error**: {reference_facts.error(op, measured)}")

@@ -39,6 +39,9 @@ class DType:
     kind: str
     itemsize: int
 
+    def __hash__(self) -> int:  # a part of every key of a node: one field tells them apart
+        return hash(self.name)
+
     @property
     def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype in native byte order."""

@@ -35,7 +35,7 @@ def smooth_samples() -> list[Any]:
         pytest.param(op, sample, id=f"{op.name}-{i}")
         for op in OPS.values()
         for i, sample in enumerate(op.samples())
-        if op.gradient is not None and sample.smooth and float64 in sample.dtypes and op.name != "stop_gradient"
+        if op.gradient is not None and sample.smooth and float64 in sample.dtypes
     ]
 
 

@@ -35,6 +35,7 @@ from graphc.ops.sources import zeros_like
 from graphc.types import DType, bool_, float64
 
 Gradients = Sequence[Tensor | None]
+_JUMPS = {"slope": "it is constant between its jumps: the gradient is 0"}
 
 
 def _either(on_bool: str, otherwise: str) -> Elementwise:
@@ -179,6 +180,7 @@ sign: Callable[[TensorLike], Tensor] = unary_function(
             lambda node, g: (zeros_like(g[0]),),
             Elementwise(_sign_body),
             lambda: unary(NUMBERS),
+            exempt=_JUMPS,
             formula="-1 if x < 0, 0 if x = 0, 1 if x > 0",
         )
     )
@@ -237,6 +239,7 @@ def _rounding(name: str, doc: str, function: Any, body: Callable[[Any, Any], Any
             lambda node, g: (zeros_like(g[0]),),
             Elementwise(lambda h, attrs, x: body(h, x)),
             lambda: unary(domain=(0.1, 0.9)),
+            exempt=_JUMPS,
             formula=f"{name}(x)",
         )
     )
@@ -344,6 +347,7 @@ floor_divide = binary_function(
             Elementwise(lambda h, attrs, x, y: _divmod(h, x, y)[0]),
             lambda: binary(NUMBERS),
             formula="floor(x / y)",
+            exempt=_JUMPS,
         )
     )
 )

@@ -25,7 +25,7 @@ from graphc.ops.operands import (
     unary_function,
 )
 from graphc.ops.registry import register
-from graphc.ops.samples import INTEGERS, Operand, Sample
+from graphc.ops.samples import DIMS, INTEGERS, SHAPES, Operand, Sample
 from graphc.ops.selection import logical_and, logical_not, logical_or, logical_xor
 from graphc.types import DType, bool_, int8
 
@@ -34,8 +34,7 @@ _EXEMPT = {"gradient": "integers have no derivative"}
 
 def _samples(arity: int, counts: bool = False) -> list[Sample]:
     """Random integers with the extremes; as counts, also those around the widths."""
-    shapes: tuple[tuple[int, ...], ...] = ((67,), (0,), (1,))
-    made = [Sample((Operand(shape),) * arity, {}, INTEGERS) for shape in shapes]
+    made = [Sample((Operand(shape),) * arity, {}, INTEGERS, DIMS) for shape in SHAPES]
     around = (0, 1, 7, 8, 15, 16, 31, 32, 63, 64, 100, 3, 2)
     return [*made, Sample((Operand((26,)), Operand((26,), values=around)), {}, INTEGERS)] if counts else made
 

@@ -27,8 +27,8 @@ from graphc.ops.movement import slice_op, transpose
 from graphc.ops.operands import check_kind, tensors_of
 from graphc.ops.padding import unslice
 from graphc.ops.registry import register
-from graphc.ops.samples import Operand, Sample
-from graphc.types import Dim, DType, Shape, Size, float32, float64, int32
+from graphc.ops.samples import NUMBERS, Operand, Sample
+from graphc.types import Dim, Shape, Size, float32, float64, int32
 
 Term = tuple[str, int]  # a label and how many elements a step of it moves
 Axis = tuple[Term, ...]
@@ -224,9 +224,9 @@ def _samples() -> list[Sample]:
         ("i, j -> i j", (3,), (4,), (3, 4)),
         ("i, i ->", (5,), (5,), ()),
     )  # fmt: skip
-    dtypes: tuple[DType, ...] = (float32, float64, int32)
-    made = []
+    made: list[Sample] = []
     for spec, a, b, shape in cases:
+        dtypes = (float32, float64, int32) if made else NUMBERS
         operands = Operand(a, values="ordinary"), Operand(b, values="ordinary")
         made.append(Sample(operands, {"spec": spec, "shape": shape}, dtypes, {"batch": 3}))
     return made

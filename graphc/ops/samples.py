@@ -14,12 +14,14 @@ import numpy as np
 
 from graphc.build import Tensor, apply, placeholder
 from graphc.graph import Op
-from graphc.types import DTYPES, DType, Shape, bool_, evaluate, float32, float64
+from graphc.types import DTYPES, Dim, DType, Shape, bool_, evaluate, float32, float64
 
 FLOATS = (float32, float64)
 INTEGERS = tuple(d for d in DTYPES if d.is_integer)
 NUMBERS = (*INTEGERS, *FLOATS)
 ALL = (bool_, *NUMBERS)
+SHAPES: tuple[Shape, ...] = ((131,), (0,), (1,), (Dim.symbol("batch"), 5), ())  # those of elementwise ops
+DIMS = {"batch": 3}
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,10 @@ def _mixed(values: np.ndarray, specials: list[Any], rng: np.random.Generator) ->
 
 
 def unary(dtypes: tuple[DType, ...] = FLOATS, attrs: Mapping[str, Any] | None = None, **how: Any) -> tuple[Sample, ...]:
-    """Samples of a function of one array: many special values, sizes 0 and 1, a matrix, a scalar."""
-    shapes: tuple[Shape, ...] = ((67,), (0,), (1,), (3, 5), ())
-    return tuple(Sample((Operand(shape, **how),), attrs or {}, dtypes) for shape in shapes)
+    """Samples of a function of one array: many special values, sizes 0 and 1, a named size, a scalar."""
+    return tuple(Sample((Operand(shape, **how),), attrs or {}, dtypes, DIMS) for shape in SHAPES)
 
 
 def binary(dtypes: tuple[DType, ...] = FLOATS, **how: Any) -> tuple[Sample, ...]:
     """Samples of a function of two arrays of one shape."""
-    shapes: tuple[Shape, ...] = ((131,), (0,), (1,), (3, 5), ())
-    return tuple(Sample((Operand(shape, **how), Operand(shape, **how)), {}, dtypes) for shape in shapes)
+    return tuple(Sample((Operand(shape, **how), Operand(shape, **how)), {}, dtypes, DIMS) for shape in SHAPES)

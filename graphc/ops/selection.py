@@ -6,6 +6,7 @@ Nothing here is differentiable except the paths that values take through `where`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -30,7 +31,7 @@ from graphc.ops.operands import (
     unary_function,
 )
 from graphc.ops.registry import register
-from graphc.ops.samples import ALL, FLOATS, Operand, Sample, binary, unary
+from graphc.ops.samples import ALL, DIMS, FLOATS, SHAPES, Operand, Sample, binary, unary
 from graphc.ops.sources import zeros_like
 from graphc.types import DTYPES, bool_
 
@@ -59,8 +60,7 @@ def _where_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:
 
 
 def _where_samples() -> list[Sample]:
-    shapes: tuple[tuple[int, ...], ...] = ((67,), (0,), (1,), (3, 5), ())
-    return [Sample((Operand(s, bool_), Operand(s), Operand(s)), {}, ALL) for s in shapes]
+    return [Sample((Operand(s, bool_), Operand(s), Operand(s)), {}, ALL, DIMS) for s in SHAPES]
 
 
 _where_op = register(
@@ -114,7 +114,7 @@ def _cast_samples() -> list[Sample]:
     powers = [sign * 2.0**k for k in (7, 8, 15, 16, 31, 32, 63, 64) for sign in (-1, 1)]
     edges = Operand((48,), values=tuple(power + off for power in powers for off in (0, -1, 0.5)))
     made += [Sample((edges,), {"dtype": to}, FLOATS, smooth=False) for to in DTYPES]
-    return made + [Sample((Operand(s),), {"dtype": FLOATS[1]}, FLOATS[:1]) for s in ((0,), (1,), (3, 5), ())]
+    return made + [Sample((Operand(s),), {"dtype": FLOATS[1]}, FLOATS[:1], DIMS) for s in SHAPES[1:]]
 
 
 _cast_op = register(
@@ -149,7 +149,8 @@ stop_gradient = unary_function(
             lambda arrays, attrs: (arrays[0].copy(),),
             lambda node, g: (None,),
             Elementwise(lambda h, attrs, x: x),
-            lambda: [Sample(s.operands, s.attrs, s.dtypes, smooth=False) for s in unary(ALL)],
+            lambda: [replace(s, smooth=False) for s in unary(ALL)],
+            exempt={"differences": "the point is that its gradient is not that of its values"},
             formula="x",
         )
     )

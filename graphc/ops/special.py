@@ -18,9 +18,9 @@ from graphc.graph import Attrs, Node, Op
 from graphc.ops.lowering import Elementwise
 from graphc.ops.operands import TensorLike, as_tensor, converted, floating, same_type, tensors_of
 from graphc.ops.registry import register
-from graphc.ops.samples import FLOATS, Operand, Sample
+from graphc.ops.samples import DIMS, FLOATS, SHAPES, Operand, Sample
 from graphc.ops.transcendental import exp, float_function
-from graphc.types import Shape, float64
+from graphc.types import float64
 
 ROOT_PI = math.sqrt(math.pi)
 WIDE = {"float32": 4.0, "float64": 16.0}  # references of their own, a few ULP off themselves
@@ -179,10 +179,9 @@ def _polygamma_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]
 
 
 def _polygamma_samples() -> list[Sample]:
-    shapes: tuple[Shape, ...] = ((67,), (0,), (1,), (3, 5), ())
     return [
-        Sample((Operand(shape, positive=n > 1, domain=(0.6, 3.4)),), {"order": n % 4 + 1}, FLOATS, smooth=n > 1)
-        for n, shape in enumerate(shapes)
+        Sample((Operand(shape, positive=n > 1, domain=(0.6, 3.4)),), {"order": n % 4 + 1}, FLOATS, DIMS, n > 1)
+        for n, shape in enumerate(SHAPES)
     ]
 
 
