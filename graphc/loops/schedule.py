@@ -23,7 +23,7 @@ BLOCK = 384  # about the length of a block
 THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
 THIN_COLS = 2048
 NESTED = 2  # a block of a nest has about so many times that
-WIDE_VECTORS = 2  # of columns in a tile whose rows move with the columns: rows share what is loaded
+WIDE_STEPS = 3  # of k side by side where A moves with the columns, as rows do that are windows
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
@@ -167,8 +167,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     lanes = target.lanes(problem.dtype.itemsize)
     registers = target.vector_registers - (0 if target.fma else 2)  # for products on their way into a sum
     vectors, most = register_tile(problem.m, problem.n, lanes, registers)
-    if problem.wide_a and vectors > WIDE_VECTORS:  # each multiply-add loads: more columns save nothing
-        vectors, most = register_tile(problem.m, WIDE_VECTORS * lanes, lanes, registers)
+    if problem.wide_a:
+        vectors, most = wide_tile(problem, lanes, registers)
     height, tall, tiles = row_tiles(problem.m, most)
     panels = ceildiv(problem.n, vectors * lanes)
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
@@ -240,6 +240,16 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
         if cost < best_cost - 1e-9:
             best, best_cost = (vectors, rows), cost
     return best
+
+
+def wide_tile(problem: Problem, lanes: int, registers: int) -> tuple[int, int]:
+    """The same where A moves with the columns: more columns save no loads, steps that read the same vectors do.
+
+    Beside the accumulators, registers hold what a few steps read of A and of B.
+    """
+    vectors = 2 if registers >= 32 else 1
+    columns = minimum(problem.n, vectors * lanes)
+    return register_tile(problem.m, columns, lanes, registers - 2 * WIDE_STEPS * vectors)
 
 
 def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:

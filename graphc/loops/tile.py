@@ -141,31 +141,55 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
     of_a, of_b = (*tile.a.outer, tile.a.k_stride), (*tile.b.outer, tile.b.k_stride)
     columns_masks: Masks = [None] * len(masks) if tile.b_padded else masks
 
+    def add(row: int, factors: list[Expr], columns: list[Expr]) -> None:
+        for v, (factor, column) in enumerate(zip(factors, columns, strict=True)):
+            set_register(builder, sums[row][v], _multiply_add(tile, factor, column, sums[row][v]))
+
     def step(a: Size, b: Size, present: range) -> None:
         columns = _elements(builder, tile, tile.b, b, columns_masks, "b")
         for row in present:
-            factors = _elements(builder, tile, tile.a, rows[row] + a, masks, "a")
-            for v, (factor, column) in enumerate(zip(factors, columns, strict=True)):
-                set_register(builder, sums[row][v], _multiply_add(tile, factor, column, sums[row][v]))
+            add(row, _elements(builder, tile, tile.a, rows[row] + a, masks, "a"), columns)
+
+    def wide_steps(places: list[tuple[Size, Size]], present: range) -> None:
+        """A few steps, row by row: what several rows read, at different steps, is loaded once."""
+        columns = [_elements(builder, tile, tile.b, b, columns_masks, "b") for _, b in places]
+        loaded: dict[Size, list[Expr]] = {}
+        for row in present:
+            for (a, _), column in zip(places, columns, strict=True):
+                if rows[row] + a not in loaded:
+                    loaded[rows[row] + a] = _elements(builder, tile, tile.a, rows[row] + a, masks, "a")
+                add(row, loaded[rows[row] + a], column)
 
     def level(depth: int, a: Size, b: Size, present: range) -> None:
-        parts, whole = [(levels[depth], present)], True
+        parts = [(levels[depth], present)]
         if tile.segments and depth == tile.segments.loop:
             here = tile.segments.here
             parts = [((s.start, s.start + (s.stop - s.start) * here), s.rows) for s in tile.segments.parts]
-            whole = all((s.stop - s.start) % unroll == 0 for s in tile.segments.parts)
-        for (start, stop), there in parts:
-            inner = depth == len(levels) - 1
-            times = unroll if inner and whole else 1
+            lengths: list[Size] = [s.stop - s.start for s in tile.segments.parts]
+        else:
+            lengths = [stop - start for (start, stop), _ in parts]
+        inner = depth == len(levels) - 1
+        for ((start, stop), there), length in zip(parts, lengths, strict=True):
+            times = _together(tile, length, unroll) if inner else 1
             with builder.loop("p" if inner else "s", start, stop, times) as p:
-                for more in range(times):
-                    at = a + (p + more) * of_a[depth], b + (p + more) * of_b[depth]
+                places = [(a + (p + i) * of_a[depth], b + (p + i) * of_b[depth]) for i in range(times)]
+                if inner and tile.a.wide:
+                    wide_steps(places, there)
+                    continue
+                for place in places:
                     if inner:
-                        step(*at, there)
+                        step(*place, there)
                     else:
-                        level(depth + 1, *at, there)
+                        level(depth + 1, *place, there)
 
     level(0, 0, tile.b.base, range(tile.rows))
+
+
+def _together(tile: Tile, length: Size, unroll: int) -> int:
+    """How many steps the body of the k loop has: a divisor of their number."""
+    if tile.a.wide and isinstance(length, int):
+        return next(times for times in (3, 4, 2, 1) if length % times == 0)
+    return unroll if tile.segments is None or length % unroll == 0 else 1
 
 
 def _elements(builder: Builder, tile: Tile, view: View, place: Size, masks: Masks, name: str) -> list[Expr]:
