@@ -19,6 +19,7 @@ from graphc.passes.remove_dead import remove_dead
 from graphc.passes.simplify import simplify
 from graphc.passes.split_columns import split_columns
 from graphc.passes.split_strides import split_strides
+from graphc.passes.split_sums import split_sums
 from graphc.passes.use_bounds import use_bounds
 from graphc.stabilize import stabilize
 
@@ -29,6 +30,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
     Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),
     Pass("split_strides", split_strides, "a stride leaves zeros in a gradient: no work is done on them"),
+    Pass("split_sums", split_sums, "two threads read half of the images each, where reading is all there is to do"),
     Pass("expand_products", expand_products, "products with rows or columns only are sums, which rows do best"),
     Pass("simplify", simplify, "gradients leave negations, cuts and casts behind; scalars come out of broadcasts"),
     Pass("fold_constants", fold_constants, "what depends on no input is computed once, here"),

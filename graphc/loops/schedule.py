@@ -191,8 +191,9 @@ def plan(problem: Problem, target: Target) -> Schedule:
     blocks_first = split > 0 and isinstance(tiles, int) and isinstance(panels, int) and isinstance(batches, int)
     if blocks_first:
         rows, cols, group = accumulated_shape(
-            target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize), tiles, panels, batches
-        )
+            target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize), tiles, panels, batches,
+            apart(problem),
+        )  # fmt: skip
     if thin:
         cols = max(cols, ceildiv_int(THIN_COLS, vectors * lanes))
     if isinstance(panels, int):
@@ -349,16 +350,24 @@ def chunk_shape(
     return rows, cols, group
 
 
-def accumulated_shape(room: int, tiles: Size, panels: Size, batches: Size) -> tuple[int, int, int]:
+def apart(problem: Problem) -> bool:
+    """Whether the first batch axis cuts both operands into halves, of which a chunk reads one."""
+    a, b = problem.a.batch[:1], problem.b.batch[:1]
+    return a not in ((), (0,)) and b not in ((), (0,)) and known(problem.batch[0], 1) == 2
+
+
+def accumulated_shape(
+    room: int, tiles: Size, panels: Size, batches: Size, halves: bool = False
+) -> tuple[int, int, int]:  # fmt: skip
     """(tiles, panels, batch elements) of a chunk that adds up blocks of a long nest, with room for so many tiles.
 
     Each chunk reads both operands once, so there are only as many as two threads need, or as what they add up needs.
     """
     tiles, panels, batches = (max(1, known(size, 1)) for size in (tiles, panels, batches))
     rows = min(tiles, max(1, room))
-    half = 2 if panels == 1 else 1
+    half = 2 if panels == 1 or halves else 1
     group = min(ceildiv_int(batches, half), max(1, room // rows))
-    return rows, min(ceildiv_int(panels, 2), max(1, room // (rows * group))), group
+    return rows, min(panels if halves else ceildiv_int(panels, 2), max(1, room // (rows * group))), group
 
 
 def known(size: Size, otherwise: int) -> int:
