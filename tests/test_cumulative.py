@@ -10,6 +10,12 @@ import pytest
 import graphc
 from graphc.build import placeholder
 from graphc.errors import ShapeError
+from graphc.graph import Graph
+from graphc.llvm.emit import emit
+from graphc.loops.lower import lower
+from graphc.passes.pipeline import optimize
+from graphc.runtime.jit import compile_assembly
+from graphc.target import NAMED
 from tests.array_checks import agree, differentiable
 
 FUNCTIONS = {"cumsum": np.add, "cumprod": np.multiply, "cummax": np.maximum, "cummin": np.minimum}
@@ -73,3 +79,32 @@ def test_ties_of_a_maximum_give_the_latest_the_cotangent() -> None:
         np.testing.assert_array_equal(graphc.grad(made.sum(), x).eval({x: values}), wanted)
     empty = graphc.grad(graphc.cummax(x, 0, reverse=True).sum(), x).eval({x: np.full(5, np.nan)})
     assert empty.shape == (5,) and empty.sum() == 5
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("shape", [("n", "m"), ("n", 37), (40, 48), (3, 7, 33), (9, 1)])
+def test_chains_side_by_side_are_numpys(name: str, shape: tuple[Any, ...]) -> None:
+    """Rows in squares of a vector's lanes: every rest, both directions, special values, inside of memory."""
+    rng, function, ufunc = np.random.default_rng(7), getattr(graphc, name), FUNCTIONS[name]
+    sizes = ((1, 1), (2, 5), (17, 33), (40, 48), (0, 4)) if "n" in shape else ((1, 1),)
+    for dtype in ("float32", "float64", "int64"):
+        x = placeholder("x", shape, dtype)
+        with graphc.config(guard_memory=True, cache=False):
+            compiled = graphc.function([x], [function(x, -1), function(x, -1, reverse=True)])
+            for n, m in sizes:
+                a = (3 * rng.standard_normal([{"n": n, "m": m}.get(size, size) for size in shape])).astype(dtype)
+                if dtype != "int64":
+                    a.reshape(-1)[::7], a.reshape(-1)[1::11] = -0.0, np.nan
+                forward, backward = compiled(a)
+                np.testing.assert_array_equal(forward, ufunc.accumulate(a, -1))
+                np.testing.assert_array_equal(np.signbit(forward), np.signbit(ufunc.accumulate(a, -1)))
+                np.testing.assert_array_equal(backward, ufunc.accumulate(a[..., ::-1], -1)[..., ::-1])
+
+
+def test_chains_side_by_side_fill_the_registers() -> None:
+    x = placeholder("x", ("n", 100), "float32")
+    graph = optimize(Graph((x.ref,), (graphc.cumsum(x, 1).ref,), (), "scan"))
+    for name, register in (("avx512", "%zmm"), ("avx2", "%ymm"), ("sse2", "%xmm"), ("neon", ".4s")):
+        (kernel,) = lower(graph, NAMED[name]).kernels.values()
+        text = compile_assembly(emit(kernel, NAMED[name]), NAMED[name])
+        assert text.count(register) > 10 and "addss" not in text and "call" not in text
