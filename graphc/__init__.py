@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from graphc import train as train
     from graphc.compile import Function as Function
     from graphc.compile import function as function
+    from graphc.inquiry import broadcast_shapes as broadcast_shapes
+    from graphc.inquiry import can_cast as can_cast
+    from graphc.inquiry import finfo as finfo
+    from graphc.inquiry import iinfo as iinfo
+    from graphc.inquiry import isdtype as isdtype
+    from graphc.inquiry import result_type as result_type
     from graphc.marking import checkpoint as checkpoint
     from graphc.marking import custom_vjp as custom_vjp
     from graphc.settings import config as config
@@ -53,6 +59,12 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "hvp": "graphc.transforms",
     "jacfwd": "graphc.transforms",
     "jacrev": "graphc.transforms",
+    "result_type": "graphc.inquiry",
+    "can_cast": "graphc.inquiry",
+    "isdtype": "graphc.inquiry",
+    "finfo": "graphc.inquiry",
+    "iinfo": "graphc.inquiry",
+    "broadcast_shapes": "graphc.inquiry",
     "jit": "graphc.tracing",
     "jvp": "graphc.transforms",
     "linalg": None,

@@ -2,12 +2,12 @@
 
 `apply` is the only way from an op to a Tensor: it makes the node and records the user's source line. The operators of
 `Tensor` are looked up in a table that `graphc.ops` fills (`install`), because ops are a layer above this one. To add an
-operator or a method, add it here and install a function of that name there.
+operator, add it here and install a function of that name there; methods are in `graphc.methods`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -16,18 +16,13 @@ from graphc.conversion import cast_array
 from graphc.declared import checked_name, checked_size
 from graphc.errors import ArgumentError, DTypeError, ShapeError, SourceLine, user_line
 from graphc.errors import fail as fail
-from graphc.foreign import Foreign
 from graphc.graph import ConstantData, Op, Origin, Value, describe, inheriting, make_node, origin_of, shown
+from graphc.methods import Methods, call, sugar
+from graphc.methods import install as install
 from graphc.state import ParameterState
 from graphc.types import Dim, DType, Size, TensorType
 
 OPS: dict[str, Op] = {}  # every op by name; filled by graphc.ops.registry.register
-_sugar: dict[str, Callable[..., Any]] = {}
-
-
-def install(**functions: Callable[..., Any]) -> None:
-    """Give the operators and methods of `Tensor` their meaning: `install(add=...)` makes `x + y` call it."""
-    _sugar.update(functions)
 
 
 def apply(op: Op | str, /, *inputs: Tensor | Value, **attrs: Any) -> Any:
@@ -54,7 +49,7 @@ def signature(*tensors: Tensor) -> str:
     return ", ".join(f"{describe(t.ref)} is {t.type}" for t in tensors)
 
 
-class Tensor(Foreign):
+class Tensor(Methods):
     """A value of a graph: it has a type, no data. Operators build further nodes; `eval` computes its value.
 
     `==` is elementwise (a Tensor); tensors are hashed by the value that they stand for.
@@ -109,165 +104,117 @@ class Tensor(Foreign):
 
     # Operators. The reflected forms serve NumPy arrays and Python scalars on the left.
     def __add__(self, other: Any) -> Tensor:
-        return _call("add", self, other)
+        return call("add", self, other)
 
     def __radd__(self, other: Any) -> Tensor:
-        return _call("add", other, self)
+        return call("add", other, self)
 
     def __sub__(self, other: Any) -> Tensor:
-        return _call("subtract", self, other)
+        return call("subtract", self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return _call("subtract", other, self)
+        return call("subtract", other, self)
 
     def __mul__(self, other: Any) -> Tensor:
-        return _call("multiply", self, other)
+        return call("multiply", self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
-        return _call("multiply", other, self)
+        return call("multiply", other, self)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return _call("divide", self, other)
+        return call("divide", self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return _call("divide", other, self)
+        return call("divide", other, self)
 
     def __floordiv__(self, other: Any) -> Tensor:
-        return _call("floor_divide", self, other)
+        return call("floor_divide", self, other)
 
     def __rfloordiv__(self, other: Any) -> Tensor:
-        return _call("floor_divide", other, self)
+        return call("floor_divide", other, self)
 
     def __mod__(self, other: Any) -> Tensor:
-        return _call("remainder", self, other)
+        return call("remainder", self, other)
 
     def __rmod__(self, other: Any) -> Tensor:
-        return _call("remainder", other, self)
+        return call("remainder", other, self)
 
     def __pow__(self, other: Any) -> Tensor:
-        return _call("power", self, other)
+        return call("power", self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
-        return _call("power", other, self)
+        return call("power", other, self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return _call("matmul", self, other)
+        return call("matmul", self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return _call("matmul", other, self)
+        return call("matmul", other, self)
 
     def __neg__(self) -> Tensor:
-        return _call("negative", self)
+        return call("negative", self)
 
     def __pos__(self) -> Tensor:
         return self
 
     def __abs__(self) -> Tensor:
-        return _call("abs", self)
+        return call("abs", self)
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
-        return _call("equal", self, other)
+        return call("equal", self, other)
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _call("not_equal", self, other)
+        return call("not_equal", self, other)
 
     def __lt__(self, other: Any) -> Tensor:
-        return _call("less", self, other)
+        return call("less", self, other)
 
     def __le__(self, other: Any) -> Tensor:
-        return _call("less_equal", self, other)
+        return call("less_equal", self, other)
 
     def __gt__(self, other: Any) -> Tensor:
-        return _call("greater", self, other)
+        return call("greater", self, other)
 
     def __ge__(self, other: Any) -> Tensor:
-        return _call("greater_equal", self, other)
+        return call("greater_equal", self, other)
 
     def __and__(self, other: Any) -> Tensor:
-        return _call("bitwise_and", self, other)
+        return call("bitwise_and", self, other)
 
     __rand__ = __and__
 
     def __or__(self, other: Any) -> Tensor:
-        return _call("bitwise_or", self, other)
+        return call("bitwise_or", self, other)
 
     __ror__ = __or__
 
     def __xor__(self, other: Any) -> Tensor:
-        return _call("bitwise_xor", self, other)
+        return call("bitwise_xor", self, other)
 
     __rxor__ = __xor__
 
     def __lshift__(self, other: Any) -> Tensor:
-        return _call("bitwise_left_shift", self, other)
+        return call("bitwise_left_shift", self, other)
 
     def __rlshift__(self, other: Any) -> Tensor:
-        return _call("bitwise_left_shift", other, self)
+        return call("bitwise_left_shift", other, self)
 
     def __rshift__(self, other: Any) -> Tensor:
-        return _call("bitwise_right_shift", self, other)
+        return call("bitwise_right_shift", self, other)
 
     def __rrshift__(self, other: Any) -> Tensor:
-        return _call("bitwise_right_shift", other, self)
+        return call("bitwise_right_shift", other, self)
 
     def __invert__(self) -> Tensor:
-        return _call("bitwise_invert", self)
+        return call("bitwise_invert", self)
 
     def __getitem__(self, key: Any) -> Tensor:
         """`x[key]` as in NumPy: ints, slices, None, ..., integer arrays and tensors, masks that are constant."""
-        return _call("getitem", self, key)
-
-    @property
-    def at(self) -> Any:
-        """`x.at[key].set(values)`, and add, max, min, get: `x` with x[key] changed, for every key that reads."""
-        return _call("at", self)
-
-    # Methods, each the function of the same name.
-    @property
-    def T(self) -> Tensor:
-        """The transpose of a matrix (all axes reversed)."""
-        return _call("transpose", self)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """The same elements in another shape; one size may be -1. `x.reshape(2, 3)` or `x.reshape((2, 3))`."""
-        return _call("reshape", self, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
-
-    def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order; reversed without arguments."""
-        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        return _call("transpose", self, order or None)
-
-    def ravel(self) -> Tensor:
-        """The elements in row-major order along one axis."""
-        return _call("ravel", self)
-
-    flatten = ravel
-
-    def astype(self, dtype: Any) -> Tensor:
-        """The elements cast to `dtype`, as `ndarray.astype`."""
-        return _call("astype", self, dtype)
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _call("sum", self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _call("mean", self, axis=axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _call("max", self, axis=axis, keepdims=keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _call("min", self, axis=axis, keepdims=keepdims)
-
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        return _call("argmax", self, axis=axis, keepdims=keepdims)
-
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        return _call("argmin", self, axis=axis, keepdims=keepdims)
+        return call("getitem", self, key)
 
     def eval(self, feeds: Mapping[Tensor, Any] | None = None) -> np.ndarray:
         """The value, computed by the interpreter from arrays for the placeholders: `loss.eval({x: images})`."""
-        return cast(np.ndarray, _sugar["eval"](self, feeds or {}))
+        return cast(np.ndarray, sugar["eval"](self, feeds or {}))
 
     # What a Tensor cannot be at build time.
     def __bool__(self) -> NoReturn:
@@ -298,10 +245,6 @@ class Tensor(Foreign):
         lines = dict.fromkeys((*lines_of(self), *(() if line is None else (line,))))
         name = describe(self.ref)
         raise ArgumentError(f"{name} ({self.type}) has no {what} while the graph is being built", tuple(lines), hint)
-
-
-def _call(name: str, *args: Any, **kwargs: Any) -> Tensor:
-    return cast(Tensor, _sugar[name](*args, **kwargs))
 
 
 class Parameter(Tensor):

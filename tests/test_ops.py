@@ -169,6 +169,9 @@ class NumPyHandler:
     def cast(self, a: Number, dtype: DType) -> Number:
         return Number(cast_array(a.array, dtype))
 
+    def bitcast(self, a: Number, dtype: DType) -> Number:
+        return Number(a.array.view(dtype.numpy))
+
     def function(self, name: str, *operands: Number) -> Number:
         """By the reference of the op of that name: bodies around it are what is tested."""
         return Number(_reference(OPS[name], [x.array for x in operands], {}))

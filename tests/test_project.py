@@ -21,7 +21,7 @@ LAYERS = [
     {"errors", "files", "settings", "observe", "target"},
     {"sizes", "size_reader", "bounds", "types", "conversion"},
     {"graph"},
-    {"nest", "state", "declared", "foreign", "build"},
+    {"nest", "state", "declared", "foreign", "methods", "build"},
     {"ops"},
     {"interpret", "verify", "text", "text_reader", "picture", "stabilize"}
     | {"autodiff_walk", "autodiff", "batching", "jacobians", "transforms", "marking"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"llvm"},
     {"runtime"},
     {"freeze", "compile", "tracing"},
-    {"random", "linalg"},
+    {"random", "linalg", "inquiry"},
     {"nn", "optim", "train"},
     {"reference_facts", "reference"},
     {"cli"},

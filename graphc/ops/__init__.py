@@ -3,6 +3,7 @@
 To add an op, `register(Op(...))` in the file of its kind; to make its function public, name it in that line here.
 """
 
+from graphc.build import install
 from graphc.ops import convolution as _convolution  # noqa: F401  # an op that layers call
 from graphc.ops import kernel as _kernel  # noqa: F401  # an op without a function
 from graphc.ops import marks as _marks  # noqa: F401  # ops that transforms call
@@ -39,7 +40,7 @@ from graphc.ops.bitwise import (
 from graphc.ops.comparison import equal, greater, greater_equal, isnan, less, less_equal, not_equal
 from graphc.ops.contraction import matmul
 from graphc.ops.cumulative import cummax, cummin, cumprod, cumsum, cumulative_prod, cumulative_sum
-from graphc.ops.floats import copysign, fmod, isfinite, isinf, nan_to_num, positive, signbit
+from graphc.ops.floats import copysign, fmod, isfinite, isinf, nan_to_num, nextafter, positive, signbit
 from graphc.ops.functions import logaddexp, logsumexp
 from graphc.ops.indexing import scatter_add_along_axis, take_along_axis
 from graphc.ops.joining import (
@@ -71,6 +72,7 @@ from graphc.ops.linalg import (
 )
 from graphc.ops.matrices import eye, linspace, one_hot, tril, triu
 from graphc.ops.movement import (
+    broadcast_arrays,
     broadcast_to,
     expand_dims,
     matrix_transpose,
@@ -85,9 +87,22 @@ from graphc.ops.picking import gather, take
 from graphc.ops.reductions import all, any, argmax, argmin, max, mean, min, prod, sum
 from graphc.ops.selection import astype, logical_and, logical_not, logical_or, logical_xor, stop_gradient, where
 from graphc.ops.sorting import argsort, bincount, searchsorted, sort, topk
-from graphc.ops.sources import arange, dim_value, full, full_like, iota, ones, ones_like, zeros, zeros_like
+from graphc.ops.sources import (
+    arange,
+    asarray,
+    dim_value,
+    empty,
+    empty_like,
+    full,
+    full_like,
+    iota,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
+)
 from graphc.ops.special import digamma, erf, erfc, erfinv, gammaln, lgamma, polygamma
-from graphc.ops.statistics import count_nonzero, diff, norm, std, var
+from graphc.ops.statistics import count_nonzero, diff, isin, norm, std, var
 from graphc.ops.subscripts import einsum, outer, tensordot, vecdot
 from graphc.ops.transcendental import (
     exp,
@@ -108,6 +123,10 @@ from graphc.ops.transcendental import (
 from graphc.ops.trigonometric import acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, hypot, sin, sinh, tan
 from graphc.ops.updating import scatter
 
+install(
+    argsort=argsort, clip=clip, cumprod=cumprod, cumsum=cumsum, matrix_transpose=matrix_transpose, repeat=repeat,
+    round=round, squeeze=squeeze, std=std, swapaxes=swapaxes, take=take, var=var,
+)  # fmt: skip
 cast = astype
 pow = power
 
@@ -122,6 +141,7 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "asarray",
     "asin",
     "asinh",
     "astype",
@@ -135,6 +155,7 @@ __all__ = [
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
+    "broadcast_arrays",
     "broadcast_to",
     "cast",
     "ceil",
@@ -159,6 +180,8 @@ __all__ = [
     "dim_value",
     "divide",
     "einsum",
+    "empty",
+    "empty_like",
     "equal",
     "erf",
     "erfc",
@@ -182,6 +205,7 @@ __all__ = [
     "inv",
     "iota",
     "isfinite",
+    "isin",
     "isinf",
     "isnan",
     "less",
@@ -212,6 +236,7 @@ __all__ = [
     "multiply",
     "nan_to_num",
     "negative",
+    "nextafter",
     "norm",
     "not_equal",
     "one_hot",

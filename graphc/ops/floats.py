@@ -1,6 +1,6 @@
 """What a float is made of: its sign, whether it is finite, its remainder; and replacing what is not a number.
 
-`copysign` is the one op; the others are compositions, exact to the bit.
+`copysign` and `nextafter` are ops; the others are compositions, exact to the bit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc.build import Tensor
-from graphc.graph import Node, Op
+from graphc.graph import Attrs, Node, Op
 from graphc.ops.arithmetic import abs, remainder, sign
 from graphc.ops.comparison import isnan
 from graphc.ops.lowering import Elementwise
@@ -30,9 +30,39 @@ from graphc.ops.registry import register
 from graphc.ops.samples import binary
 from graphc.ops.selection import where
 from graphc.ops.sources import full_like, ones_like, zeros_like
-from graphc.types import bool_
+from graphc.types import DType, bool_
 
 _INFINITY = builtins.float("inf")
+
+
+def _nextafter_body(h: Any, attrs: Attrs, x: Any, y: Any) -> Any:
+    """One step of the bits, which are in the order of the magnitudes."""
+    dtype = x.dtype
+    integer = DType.of(f"int{8 * dtype.itemsize}")
+    zero, one, down = h.constant(0.0, dtype), h.constant(1, integer), h.constant(-1, integer)
+    away = h.eq(h.gt(y, x), h.gt(x, zero))
+    moved = h.bitcast(h.add(h.bitcast(x, integer), h.select(away, one, down)), dtype)
+    least = h.copysign(h.bitcast(one, dtype), y)
+    moved = h.select(h.eq(x, zero), least, moved)
+    ordered = h.and_(h.eq(x, x), h.eq(y, y))
+    return h.select(h.eq(x, y), y, h.select(ordered, moved, h.add(x, y)))
+
+
+nextafter = binary_function(
+    register(
+        Op(
+            "nextafter",
+            "The float next to x towards y; y where they are equal. `nextafter(0.0, 1.0)` is 1.401298464e-45.",
+            same_type("f", arity=2),
+            ufunc(np.nextafter),
+            lowering=Elementwise(_nextafter_body),
+            samples=lambda: binary(),
+            formula="min or max of the floats beyond x",
+            exempt={"gradient": "it steps from float to float"},
+        )
+    ),
+    floating,
+)
 
 
 def _copysign_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:

@@ -15,7 +15,16 @@ from graphc.build import Tensor, apply, install, signature
 from graphc.errors import ArgumentError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types, shown
 from graphc.ops.lowering import IndexHandler, Movement
-from graphc.ops.operands import TensorLike, as_tensor, expanded, normalized_axes, normalized_axis, shape_of, tensors_of
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    broadcast_shape,
+    expanded,
+    normalized_axes,
+    normalized_axis,
+    shape_of,
+    tensors_of,
+)
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, Operand, Sample
 from graphc.types import Dim, Shape, Size, broadcast_shapes, ceildiv, floordiv, product
@@ -255,6 +264,13 @@ _broadcast_op = register(
         example="graphc.broadcast_to([1, 2], (3, 2))",
     )
 )
+
+
+def broadcast_arrays(*arrays: TensorLike) -> list[Tensor]:
+    """All arrays broadcast to their common shape. `broadcast_arrays([1, 2], 3)` is [[1, 2], [3, 3]]."""
+    tensors = [as_tensor(x) for x in arrays]
+    shape = broadcast_shape("broadcast_arrays", *tensors)
+    return [broadcast_to(t, shape) for t in tensors]
 
 
 def broadcast_to(x: TensorLike, shape: Size | str | Sequence[Size | str]) -> Tensor:

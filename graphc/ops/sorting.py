@@ -83,17 +83,17 @@ _argsort_op = register(
 )
 
 
-def argsort(x: TensorLike, axis: int = -1, descending: bool = False) -> Tensor:
+def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The int64 positions that put `x` in order along `axis`; equal elements keep their order, nan is the largest.
 
-    `argsort([3, 1, 2])` is [1, 2, 0].
+    It is stable whatever `stable` says.     `argsort([3, 1, 2])` is [1, 2, 0].
     """
     tensor = as_tensor(x)
     where_ = normalized_axis("argsort", axis, tensor.ndim, tensor)
     return cast(Tensor, apply(_argsort_op, tensor, axis=where_, descending=bool(descending)))
 
 
-def sort(x: TensorLike, axis: int = -1, descending: bool = False) -> Tensor:
+def sort(x: TensorLike, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """`x` in order along `axis`, nan last (first if descending). The gradient goes where each element came from.
 
     `sort([3, 1, 2])` is [1, 2, 3].
@@ -117,15 +117,20 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
     return take_along_axis(tensor, positions, where_), positions
 
 
-def searchsorted(ordered: TensorLike, values: TensorLike, side: str = "left") -> Tensor:
+def searchsorted(
+    ordered: TensorLike, values: TensorLike, side: str = "left", sorter: TensorLike | None = None
+) -> Tensor:
     """The int64 positions at which `values` would be inserted into the ascending vector `ordered`, as NumPy's.
 
     "left": before equal elements; "right": behind them. It counts the elements before each value, so the work is the
-    product of both sizes. `searchsorted([1, 3, 5], [3, 4])` is [1, 2].
+    product of both sizes. `sorter` is what `argsort` says of an `ordered` that is not.
+    `searchsorted([1, 3, 5], [3, 4])` is [1, 2].
     """
     vector = as_tensor(ordered)
     if vector.ndim != 1 or side not in ("left", "right"):
         fail(ArgumentError, f'searchsorted: takes a vector and "left" or "right": {signature(vector)}, {side!r}')
+    if sorter is not None:
+        vector = take_along_axis(vector, as_tensor(sorter), 0)
     dtype = promoted("searchsorted", vector, values)
     row, column = converted("searchsorted", vector, dtype), converted("searchsorted", values, dtype)
     column = expand_dims(column, -1)

@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Union, cast
 
 import numpy as np
 
 from graphc.build import Tensor, apply, as_dtype, constant
-from graphc.errors import ShapeError
+from graphc.errors import ArgumentError, ShapeError, fail
 from graphc.graph import Attrs, Op, Types
 from graphc.ops.lowering import IndexValue
 from graphc.ops.operands import TensorLike, as_tensor, expanded, shape_of
 from graphc.ops.registry import register
 from graphc.ops.samples import INTEGERS, NUMBERS, Sample
-from graphc.types import Dim, DType, Shape, Size, TensorType
+from graphc.types import Dim, DType, Shape, Size, TensorType, ceildiv, maximum
 
 _NO_INPUT = "it has no operands to differentiate"
 _SOURCE = {
@@ -130,9 +131,54 @@ def iota(shape: Sequence[Size] | Size, dtype: Any = "int64", axis: int = 0) -> T
     return cast(Tensor, apply(_iota_op, shape=sizes, dtype=as_dtype(dtype), axis=axis % max(len(sizes), 1)))
 
 
-def arange(stop: Size, dtype: Any = "int64") -> Tensor:
-    """0, 1, ..., stop - 1. `stop` may be a named size. `arange(4)` is [0, 1, 2, 3]."""
-    return iota((stop,), dtype)
+Number = Union[int, float, Dim]
+
+
+def arange(start: Number, /, stop: Number | None = None, step: Number = 1, *, dtype: Any = None) -> Tensor:
+    """start, start + step, ... below stop (above it, for a negative step); `arange(n)` counts from 0.
+
+    `arange(4)` is [0, 1, 2, 3]. `arange(7, 1, -2)` is [7, 5, 3]. start and stop may be named sizes, with a step that
+    is an int. The default dtype is int64, float32 if one of the three is a float.
+    """
+    if any(not isinstance(v, (int, float, Dim)) for v in (start, 0 if stop is None else stop, step)) or step == 0:
+        fail(ArgumentError, f"arange: takes numbers and a step other than 0, not {start!r}, {stop!r}, {step!r}")
+    first, last = (0, start) if stop is None else (start, stop)
+    count = _count(first, last, step)
+    kind = as_dtype(dtype or ("float32" if any(isinstance(v, float) for v in (first, last, step)) else "int64"))
+    if (first, step) == (0, 1):
+        return iota((count,), kind)
+    positions = iota((count,), "float64" if isinstance(step, float) or isinstance(first, float) else "int64")
+    begin = dim_value(first) if isinstance(first, Dim) else first
+    return (positions * step + begin).astype(kind)
+
+
+def _count(first: Number, last: Number, step: Number) -> Size:
+    """How many numbers there are from `first` on, before `last`."""
+    if not isinstance(first, Dim) and not isinstance(last, Dim):
+        return max(0, math.ceil((last - first) / step))  # type: ignore[operator]
+    if not isinstance(step, int) or isinstance(first, float) or isinstance(last, float):
+        fail(ArgumentError, f"arange: named sizes go with ints: {first}, {last}, {step}")
+    length = last - first if step > 0 else first - last
+    return ceildiv(maximum(length, 0), abs(step)) if (first, step) != (0, 1) else last
+
+
+def asarray(x: TensorLike, dtype: Any = None) -> Tensor:
+    """`x` as a tensor, of `dtype` if given: tensors as they are, numbers, lists and arrays as constants.
+
+    `asarray([1, 2])` is [1, 2].
+    """
+    tensor = as_tensor(x)
+    return tensor if dtype is None else tensor.astype(as_dtype(dtype))
+
+
+def empty(shape: Sequence[Size] | Size, dtype: Any = "float32") -> Tensor:
+    """`zeros`: no element of a graph is left undefined. `empty(2)` is [0, 0]."""
+    return zeros(shape, dtype)
+
+
+def empty_like(x: TensorLike, dtype: Any = None) -> Tensor:
+    """`zeros_like`. `empty_like([1.0, 2.0])` is [0, 0]."""
+    return zeros_like(x, dtype)
 
 
 def dim_value(size: Size, dtype: Any = "int64") -> Tensor:

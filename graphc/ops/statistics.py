@@ -11,10 +11,12 @@ import math
 from graphc.build import Tensor, signature
 from graphc.errors import ShapeError, fail
 from graphc.ops.arithmetic import abs, maximum, square, subtract
-from graphc.ops.comparison import not_equal
+from graphc.ops.comparison import equal, not_equal
 from graphc.ops.indexing import getitem
+from graphc.ops.joining import concat
+from graphc.ops.movement import broadcast_to, expand_dims, reshape
 from graphc.ops.operands import TensorLike, as_tensor, converted, normalized_axes, normalized_axis
-from graphc.ops.reductions import Axis, max, mean, min, sum
+from graphc.ops.reductions import Axis, any, max, mean, min, sum
 from graphc.ops.selection import astype, where
 from graphc.ops.sources import dim_value
 from graphc.ops.transcendental import power, sqrt
@@ -76,12 +78,32 @@ def count_nonzero(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> T
     return sum(not_equal(x, 0), axis, keepdims)
 
 
-def diff(x: TensorLike, n: int = 1, axis: int = -1) -> Tensor:
-    """x[i + 1] - x[i] along `axis`, `n` times; of bools, whether neighbours differ. `diff([1, 4, 9])` is [3, 5]."""
+def isin(x: TensorLike, values: TensorLike, invert: bool = False) -> Tensor:
+    """Whether each element is one of `values` (with `invert`, is none of them); nan is equal to nothing.
+
+    Every element is compared with every value. `isin([1, 5, 2], [2, 1])` is [True, False, True].
+    """
+    elements, known = as_tensor(x), as_tensor(values)
+    found = any(equal(expand_dims(elements, -1), reshape(known, (-1,) if known.ndim else (1,))), -1)
+    return ~found if invert else found
+
+
+def diff(
+    x: TensorLike, n: int = 1, axis: int = -1, prepend: TensorLike | None = None, append: TensorLike | None = None
+) -> Tensor:
+    """x[i + 1] - x[i] along `axis`, `n` times; of bools, whether neighbours differ. `diff([1, 4, 9])` is [3, 5].
+
+    prepend and append are put before and behind `x` first: scalars, or arrays that fit in the other axes.
+    """
     tensor = as_tensor(x)
     where_ = normalized_axis("diff", axis, tensor.ndim, tensor)
     if n < 0:
         fail(ShapeError, f"diff: {n} times: {signature(tensor)}")
+    ends = [None if end is None else as_tensor(end) for end in (prepend, append)]
+    one = (*tensor.shape[:where_], 1, *tensor.shape[where_ + 1 :])
+    front, back = (end if end is None or end.ndim else broadcast_to(end, one) for end in ends)
+    parts = [part for part in (front, tensor, back) if part is not None]
+    tensor = concat(parts, where_) if len(parts) > 1 else tensor
     before = (*[slice(None)] * where_,)
     for _ in range(n):
         high, low = getitem(tensor, (*before, slice(1, None))), getitem(tensor, (*before, slice(None, -1)))

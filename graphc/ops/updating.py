@@ -1,4 +1,4 @@
-"""Writing at positions: the ops scatter_set, scatter_add, scatter_max and scatter_min, and `x.at[key].set(v)`.
+"""Writing at positions: the ops scatter_set, _add, _mul, _max and _min, and `x.at[key].set(v)`.
 
 Nothing is written in place: the result is a copy of `x` with some elements changed, in index order, so that equal
 indices have a defined result. To add a way of combining, add a line to `_MODES` and its gradient.
@@ -16,7 +16,7 @@ from graphc.build import Tensor, apply, install, signature
 from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops import indexing, picking
-from graphc.ops.arithmetic import add, maximum, minimum
+from graphc.ops.arithmetic import add, maximum, minimum, multiply
 from graphc.ops.indexing import scatter_add_along_axis, take_along_axis
 from graphc.ops.lowering import ScatterInto
 from graphc.ops.movement import broadcast_to, reshape, slice_size
@@ -127,6 +127,19 @@ def _add_gradient(node: Node, g: Sequence[Any]) -> Gradients:
     return g[0], None, take_along_axis(g[0], tensors_of(node)[1], node.attrs["axis"])
 
 
+def _mul_gradient(node: Node, g: Sequence[Any]) -> Gradients:
+    """The product of the other factors: of all over this one, or, beside a single zero, of those that are not 0."""
+    x, indices, updates = tensors_of(node)
+    axis = node.attrs["axis"]
+    zero = updates == 0
+    ones, size = full(x.shape, 1, x.dtype), x.shape[axis]
+    others = apply("scatter_mul", ones, indices, where(zero, 1, updates), axis=axis)
+    zeros = scatter_add_along_axis(indices, astype(zero, x.dtype), axis, size)
+    product, beside = (take_along_axis(t, indices, axis) for t in (g[0] * x * others, zeros))
+    share = where(beside == astype(zero, x.dtype), product / where(zero, 1, updates), 0)
+    return where(zeros == 0, g[0] * others, 0), None, share
+
+
 def _extremum_gradient(node: Node, g: Sequence[Any]) -> Gradients:
     """All that are equal to the result share its cotangent."""
     x, indices, updates = tensors_of(node)
@@ -148,6 +161,7 @@ def _assign(result: np.ndarray, place: Any, updates: np.ndarray) -> None:
 for _mode, _symbol, _doc, _kinds, _update, _combine, _gradient in (
     ("set", "=", "the last of equal indices counts", "biuf", _assign, lambda dtype: None, _set_gradient),
     ("add", "+=", "integers wrap", "iuf", np.add.at, lambda dtype: "add", _add_gradient),
+    ("mul", "*=", "integers wrap", "iuf", np.multiply.at, lambda dtype: "mul", _mul_gradient),
     ("max", "max=", "nan if either is", "biuf", np.maximum.at, _by_dtype("or_", "maximum"), _extremum_gradient),
     ("min", "min=", "nan if either is", "biuf", np.minimum.at, _by_dtype("and_", "minimum"), _extremum_gradient),
 ):
@@ -166,10 +180,11 @@ for _mode, _symbol, _doc, _kinds, _update, _combine, _gradient in (
         )
     )
 
-_MODES = ("set", "add", "max", "min")
+_MODES = ("set", "add", "mul", "max", "min")
 _FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "set": lambda old, new: new,
     "add": add,
+    "mul": multiply,
     "max": maximum,
     "min": minimum,
 }
@@ -178,8 +193,9 @@ _FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def scatter(x: TensorLike, indices: TensorLike, updates: TensorLike, axis: int, mode: str = "set") -> Tensor:
     """`x` with `updates` written at `indices` along `axis`: result[i with i[axis] := indices[i]] = updates[i].
 
-    mode: "set" (of equal indices the last counts), "add", "max" or "min". The other axes of `indices` and `updates`
-    broadcast to those of `x`. A negative index is an error. `scatter([0, 0, 0], [2, 0], [5, 7], 0)` is [7, 0, 5].
+    mode: "set" (of equal indices the last counts), "add", "mul", "max" or "min". The other axes of `indices` and
+    `updates` broadcast to those of `x`. A negative index is an error.
+    `scatter([0, 0, 0], [2, 0], [5, 7], 0)` is [7, 0, 5].
     """
     tensor, where_ = as_tensor(x), as_tensor(indices)
     if mode not in _MODES:
@@ -223,6 +239,12 @@ class Place:
     def add(self, values: TensorLike) -> Tensor:
         """`x` with values added to x[key]; equal indices add up (`numpy.add.at`)."""
         return self._changed("add", values)
+
+    def mul(self, values: TensorLike) -> Tensor:
+        """`x` with x[key] multiplied by values, equal indices in turn (`numpy.multiply.at`)."""
+        return self._changed("mul", values)
+
+    multiply = mul
 
     def max(self, values: TensorLike) -> Tensor:
         """`x` with x[key] = maximum(x[key], values), equal indices in turn."""
