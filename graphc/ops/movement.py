@@ -266,11 +266,11 @@ _broadcast_op = register(
 )
 
 
-def broadcast_arrays(*arrays: TensorLike) -> list[Tensor]:
+def broadcast_arrays(*arrays: TensorLike) -> tuple[Tensor, ...]:
     """All arrays broadcast to their common shape. `broadcast_arrays([1, 2], 3)` is [[1, 2], [3, 3]]."""
     tensors = [as_tensor(x) for x in arrays]
     shape = broadcast_shape("broadcast_arrays", *tensors)
-    return [broadcast_to(t, shape) for t in tensors]
+    return tuple(broadcast_to(t, shape) for t in tensors)
 
 
 def broadcast_to(x: TensorLike, shape: Size | str | Sequence[Size | str]) -> Tensor:
