@@ -52,7 +52,7 @@ nextafter = binary_function(
     register(
         Op(
             "nextafter",
-            "The float next to x towards y; y where they are equal. `nextafter(0.0, 1.0)` is 1.401298464e-45.",
+            "The float next to x towards y; y where they are equal. `nextafter(0.0, 1.0)` is 5e-324.",
             same_type("f", arity=2),
             ufunc(np.nextafter),
             lowering=Elementwise(_nextafter_body),
