@@ -21,7 +21,7 @@ from graphc import settings
 from graphc.runtime.buffers import RESULTS, address_of
 from graphc.runtime.entry import builtin, offsets_hold, python_address
 
-SPARE_BYTES = 256 * 1024  # results of at most so many bytes are kept for the next call, two of them
+SPARE_BYTES = 32 * 1024 * 1024  # two results of at most so many bytes are kept for the next calls
 MOST_ARGUMENTS = 15
 _TABLE, _BUSY, _WANTED, _CALLS, _OUT, _SLOW, _VECTORCALL, _FIRST, _SECOND = range(9)
 _VARIABLE, _EXPECTED, _GET, _DECREF, _INCREF, _INPUTS, _WORDS = range(9, 16)
