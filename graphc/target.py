@@ -21,6 +21,7 @@ class Target:
     vector_registers: int
     fma: bool = True  # whether llvm.fma is one instruction
     rounding: bool = True  # whether llvm.floor, ceil, trunc and rint are one instruction
+    broadcasts: bool = True  # whether one instruction loads an element from any address into all lanes
     masked_memory: bool = False  # whether masked loads and stores are cheap (AVX-512, SVE)
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
@@ -33,6 +34,6 @@ class Target:
 LINUX = "x86_64-unknown-linux-gnu"
 AVX512 = Target("avx512", LINUX, "skylake-avx512", "-prefer-256-bit", 64, 32, masked_memory=True)
 AVX2 = Target("avx2", LINUX, "haswell", "", 32, 16)
-SSE2 = Target("sse2", LINUX, "x86-64", "", 16, 16, fma=False, rounding=False)
-NEON = Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32)
+SSE2 = Target("sse2", LINUX, "x86-64", "", 16, 16, fma=False, rounding=False, broadcasts=False)
+NEON = Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32, broadcasts=False)
 NAMED = {target.name: target for target in (AVX512, AVX2, SSE2, NEON)}

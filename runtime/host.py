@@ -25,11 +25,12 @@ def host_target() -> Target:
         # Some CPUs are taken for ones on which 512-bit registers slow the clock down; where they exist, we use them.
         text = ",".join(filter(None, (text, "-prefer-256-bit")))
         wide = vector_bytes == 64
-        fma, rounding = features.get("fma", False), features.get("sse4.1", False)
+        fma, rounding, broadcasts = (features.get(name, False) for name in ("fma", "sse4.1", "avx"))
     else:
-        vector_bytes, registers, wide, fma, rounding = 16, 32, False, triple.startswith(("aarch64", "arm64")), True
+        vector_bytes, registers, wide, broadcasts = 16, 32, False, False
+        fma, rounding = triple.startswith(("aarch64", "arm64")), True
     return Target(
-        "host", triple, llvm.get_host_cpu_name(), text, vector_bytes, registers, fma, rounding, wide,
+        "host", triple, llvm.get_host_cpu_name(), text, vector_bytes, registers, fma, rounding, broadcasts, wide,
         _cache_bytes(1, 32 * 1024), _cache_bytes(2, 512 * 1024),
     )  # fmt: skip
 

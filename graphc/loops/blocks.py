@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from graphc.loops.builder import Builder, Level, Scalar
-from graphc.loops.ir import I64, Assign, Expr, If, Let, Load, Reg, Store, Var, const
+from graphc.loops.ir import I64, Assign, Expr, If, Let, Load, Op, Reg, Store, Var, const
 from graphc.types import Dim, Size
 
 
@@ -39,14 +39,17 @@ def bind(builder: Builder, stem: str, size: Size) -> Dim:
     return Dim.symbol(var.name)
 
 
-def opaque(builder: Builder, stem: str, size: Size, cell: str) -> Dim:
-    """Like `bind`, through `cell` (int64 scratch): LLVM then takes the value as given.
+def opaque(builder: Builder, stem: str, size: Size, cell: str | None = None) -> Dim:
+    """Like `bind`, but LLVM takes the value as given: by the op `opaque`, or as found in `cell` (int64 scratch).
 
     Otherwise its loop strength reduction looks through minima and divisions and computes them again in inner loops.
     """
-    builder.emit(Store(cell, const(0), builder.index(size).expr))
+    value: Expr = builder.index(size).expr
+    if cell is not None:
+        builder.emit(Store(cell, const(0), value))
+        value = Load(cell, const(0), I64)
     var = Var(builder.fresh(stem))
-    builder.emit(Let(var, Load(cell, const(0), I64)))
+    builder.emit(Let(var, value if cell is not None else Op("opaque", (value,), I64)))
     builder.symbols[var.name] = Scalar(var, builder.depth)
     return Dim.symbol(var.name)
 

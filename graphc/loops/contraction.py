@@ -29,7 +29,7 @@ from graphc.loops.row_tiles import Range, Tiles, first_row, known_tiles, unknown
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
 from graphc.loops.tile import Ahead, Epilogue, Partial, Segments, Steps, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, int64, maximum, minimum, product
+from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product
 
 LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
@@ -113,9 +113,10 @@ class _Emitter:
             col_chunk, chunk = self._digit(chunk, s.col_chunks)
         total: Size = s.panels
         self.cols = self._share(col_chunk, s.cols, total)
-        self.rows = self._share(
-            row_chunk, *((s.rows, s.tiles) if s.rows_known else (s.rows * (s.height + 1), self.problem.m))
-        )
+        each: Size = s.rows
+        if not s.rows_known:  # even shares of at most so many tiles
+            each = bind(self.builder, "each", ceildiv(self.problem.m, maximum(1, s.row_chunks)))
+        self.rows = self._share(row_chunk, each, s.tiles if s.rows_known else self.problem.m)
         if s.blocks_first:
             with self._blocks() as block, self._matrices(chunk):
                 self._block(block)
@@ -151,8 +152,6 @@ class _Emitter:
         extents = [loop.extent for loop in self.nest]
         self.flat = [product(extents[i + 1 :]) * self.problem.k for i in range(len(extents))]  # steps, of one of each
         self.packed_rows, self.packed_size = packed_tile(s, length)
-        self.cell = b.fresh("cell")
-        b.emit(Scratch(self.cell, int64, 1))
         self.b_panel, self.a_panel, self.partial = "", "", ""
         if s.pack_b:
             self.b_panel = b.fresh("packed_b")
@@ -278,7 +277,7 @@ class _Emitter:
             for span in spans(self.problem, s):
                 start, stop = maximum(self.rows.start, span.start), minimum(self.rows.stop, span.stop)
                 with b.loop("tile", bind(b, "start", start), bind(b, "stop", stop)) as t:
-                    row = opaque(b, "row", first_row(s, t), self.cell)
+                    row = opaque(b, "row", first_row(s, t))
                     segments = span.segments and replace(span.segments, here=block.here)
                     a = self._a_view(block, row, t)
                     self._tile_row(replace(block, segments=segments), a, row, span.height, None)
@@ -286,7 +285,7 @@ class _Emitter:
         tiles = known_tiles(b, s, self.rows) if s.rows_known else unknown_tiles(b, s, self.rows)
         if s.together == 1 or not s.pack_a:
             with b.loop("tile", tiles.start, tiles.stop) as t:
-                row = opaque(b, "row", tiles.place(t), self.cell)
+                row = opaque(b, "row", tiles.place(t))
                 self._tile_rows(block, self._a_view(block, row, t), t, row, tiles)
             return
         with b.loop("group", tiles.start, tiles.stop, s.together) as first:
@@ -299,7 +298,7 @@ class _Emitter:
             for place, at in self._runs(block, strides, operand.col, self.packed_rows):
                 pack_rows(b, replace(source, base=base + place), block.length, self.a_panel, at, rows, count)
             with b.loop("tile", 0, count) as t:
-                row = opaque(b, "row", tiles.place(first + t), self.cell)
+                row = opaque(b, "row", tiles.place(first + t))
                 outer = tuple(steps * self.packed_rows for steps in self.flat)
                 a = View(self.a_panel, t * self.packed_size, self.packed_rows, 1, outer)
                 self._tile_rows(block, a, first + t, row, tiles)

@@ -18,6 +18,7 @@ MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
 PACKED_ROWS = 48  # of a transposed A at a time: a few whole cache lines of each step of k
+PANELS_FOR_A = 4  # of a chunk at least, where each chunk packs A: that costs about as much as half a panel
 ADDRESSES = 8  # rows at a distance that is not known: so many addresses find registers
 BLOCK = 384  # about the length of a block
 THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
@@ -28,6 +29,7 @@ CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all o
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
+MOST_UNKNOWN = 9  # rows of a tile where m is not known: lower tiles leave fewer rows over
 SHORT = 4  # the height of the last tiles where m is not known; their missing rows repeat the last one
 
 
@@ -165,7 +167,8 @@ class Schedule:
 def plan(problem: Problem, target: Target) -> Schedule:
     """The schedule for `problem` on `target`."""
     lanes = target.lanes(problem.dtype.itemsize)
-    registers = target.vector_registers - (0 if target.fma else 2)  # for products on their way into a sum
+    # products on their way into a sum take registers, and elements of A that are not broadcast as they are loaded
+    registers = target.vector_registers - (0 if target.fma else 1) - (0 if target.broadcasts else 2)
     vectors, most = register_tile(problem.m, problem.n, lanes, registers)
     if problem.wide_a:
         vectors, most = wide_tile(problem, lanes, registers)
@@ -180,7 +183,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
     pack_b = not problem.panels and packs_b(problem, most, block if cut and not thin else problem.k, target)
     of_k = [clip for clip in problem.clips if clip.loop == len(problem.outer) and clip.batch is not None]
-    if any(known(clip.inner, 1) % unroll for clip in of_k):
+    if any(known(clip.inner, 1) % unroll for clip in of_k) or not target.fma:  # products take registers too
         unroll = 1
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
@@ -230,6 +233,8 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
         rows = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
         if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
             continue
+        if not isinstance(m, int):
+            rows = min(rows, MOST_UNKNOWN)
         height: float = rows
         if isinstance(m, int):
             rows = min(rows, max(m, 1))
@@ -320,8 +325,8 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
         return False
     if not isinstance(a.row, int):
         return most > ADDRESSES
-    far = a.row == 1 and known(problem.k, GUESS) * known(a.col, 0) * itemsize > target.l2_bytes // 4
-    return far and known(problem.n, GUESS) >= 64
+    far = a.row == 1 and known(problem.k, GUESS) * known(a.col, 2 * GUESS) * itemsize > target.l2_bytes // 4
+    return far and known(problem.n, GUESS) >= (64 if isinstance(a.col, int) else GUESS)
 
 
 def chunk_shape(
@@ -342,6 +347,7 @@ def chunk_shape(
     if pack_b:  # whoever shares columns packs them again (and rows, if A is packed too)
         side = min(m, 256 if pack_a else 512)
         rows, cols = ceildiv_int(side, height), ceildiv_int(m * n // wanted, side * width)
+        cols = max(cols, PANELS_FOR_A if pack_a else 1)
     elif cut and known(problem.m, 0) > CUT_ROWS:  # the blocks of B are read again by each chunk of rows
         rows, cols = ceildiv_int(tile_count, ceildiv_int(m, CUT_ROWS)), panel_count
     else:

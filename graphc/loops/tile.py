@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Union
 
-from graphc.loops.blocks import bind, branch, set_register
+from graphc.loops.blocks import bind, branch, opaque, set_register
 from graphc.loops.builder import LANE, Builder, Level, Scalar
 from graphc.loops.ir import Const, Expr, Let, Load, Op, Reg, Stmt, Store, VType
 from graphc.loops.packing import lane_mask
@@ -211,7 +211,7 @@ def _row_base(builder: Builder, tile: Tile, row: int) -> Size:
     if tile.limit_row is None or row == 0:
         return tile.a.base + row * tile.a.stride
     existing = minimum(row, tile.limit_row - 1 - tile.row)
-    return bind(builder, "a", tile.a.base + existing * tile.a.stride)
+    return opaque(builder, "a", tile.a.base + existing * tile.a.stride)
 
 
 def _multiply_add(tile: Tile, a: Expr, b: Expr, c: Reg) -> Op:
