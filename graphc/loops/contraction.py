@@ -248,9 +248,8 @@ class _Emitter:
             with b.loop("panel", self.cols.start, self.cols.stop) as panel:
                 col = panel * s.width
                 base = self.b_base + block.b + col * operand.col
-                source = Source(
-                    operand.buffer, self.problem.dtype, base, operand.row, operand.col, self.problem.n - col
-                )
+                limit = s.width if s.masked == "none" else self.problem.n - col
+                source = Source(operand.buffer, self.problem.dtype, base, operand.row, operand.col, limit)
                 at = (panel - self.cols.start) * self.panel_size
                 self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
         self._rows(block)

@@ -36,6 +36,9 @@ class VType:
     dtype: DType
     lanes: int = 1
 
+    def __hash__(self) -> int:  # every look at an expression asks for it: by the name alone
+        return hash((self.dtype.name, self.lanes))
+
     def __str__(self) -> str:
         return self.dtype.short if self.lanes == 1 else f"{self.dtype.short}x{self.lanes}"
 

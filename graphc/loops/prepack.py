@@ -78,7 +78,8 @@ def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) ->
     first = Dim.symbol("chunk") * each
     with builder.loop("panel", first, minimum(first + each, s.panels)) as panel:
         col = panel * s.width
-        source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, problem.n - col)
+        limit = s.width if s.masked == "none" else problem.n - col
+        source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit)
         pack(builder, source, k, PACKED, panel * (length * s.width), s.vectors)
     kernel = _kernel("pack_columns", builder, problem.dtype, ceildiv_int(s.panels, each))
     return Pack(b.buffer, kernel, problem.dtype, s.panels * length * s.width), Operand(name, 0, (), s.width, length)
