@@ -13,7 +13,7 @@ from graphc.target import Target
 from graphc.types import DType, Size, ceildiv, maximum, minimum, product
 
 CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
-STARTED = 2.5  # instructions that start in a cycle, where another thread shares the core; the fewer loads, the better
+STARTED = 2.5  # instructions that start in a cycle, fitted to tiles of three shapes; the fewer loads, the better
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
