@@ -13,7 +13,7 @@ from graphc.target import Target
 from graphc.types import Size, ceildiv
 
 HEIGHTS = (48,)  # rows of a block, besides one and two vectors: multiples of the tiles' rows and of the lanes
-CHUNKS = 16  # that a kernel should have, for two threads or a few to share
+CHUNKS = 64  # that a kernel should have: none of them packs anything twice, and a mask makes them unequal
 LEAST_CHUNKS = 4  # the same where each has a private copy of what it adds up
 UNKNOWN_PARTS = 2  # of a batch element, where nobody knows how many of those there are
 GUESSED_COLUMNS = 4096  # where nobody knows them
@@ -41,7 +41,7 @@ def plan_blocks(
     """The plan for [batches, rows, columns] with so many slots of scratch. adds: whether there are column products."""
     lanes = target.lanes(itemsize)
     heights = [h for h in HEIGHTS if h % lanes == 0] + [2 * lanes, lanes]
-    room = target.l2_bytes // 2 // (max(1, slots) * itemsize)
+    room = target.l2_bytes * 3 // 4 // (max(1, slots) * itemsize)
     fitting = [h for h in heights if h * known(columns, GUESSED_COLUMNS) <= room] or [lanes]
 
     def work(height: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.graph import Node, Value
+from graphc.loops.block_operands import read_turned
 from graphc.loops.block_plan import BlockPlan
 from graphc.loops.block_values import BlockValues
 from graphc.loops.blocks import bind, opaque
@@ -30,7 +31,7 @@ class Frame:
     """One block: its rows from `start`, its columns from `low` below `high`, the index of its batch element.
 
     slot: the buffer of a value in scratch and where it begins. mask: which of the rows behind a first one exist.
-    cell: scratch for `opaque`.
+    cell: scratch for `opaque`. turned: the panels of operands that have the size of a matrix.
     """
 
     plan: BlockPlan
@@ -42,6 +43,7 @@ class Frame:
     slot: Callable[[Value], tuple[str, Size]]
     mask: Callable[[Size], Scalar | None]
     cell: str
+    turned: Mapping[Value, str]
 
 
 class RowLoops:
@@ -93,11 +95,17 @@ class RowLoops:
             for value in self.values.reads[number]:
                 buffer, base = frame.slot(value)
                 p.bound[value] = load_here(h, buffer, value.type.dtype, base + c * height + lane)
+            for view, panel in frame.turned.items() if self._uses_operands(number) else ():
+                p.bound[view] = read_turned(h, view, panel, c * height + lane)
         results = [(p, v, self.evaluator.at(v, self.full, p)) for p in inner for v in stores]
         for p, value, result in results:
             buffer, base = frame.slot(value)
             h.store(buffer, base + c * height + (p.axes[self.row] - frame.start), result, None)
         return inner
+
+    def _uses_operands(self, number: int) -> bool:
+        """Whether a loop computes anything but what it reads from slots."""
+        return any(v not in self.values.reads[number] for v in self.values.loops[number].roots)
 
     def _reduce(self, frame: Frame, number: int, nodes: list[Node], points: list[Point]) -> None:
         """All reductions of a stage in one loop; binds their results to the points."""

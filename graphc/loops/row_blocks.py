@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from graphc.graph import Graph, Node, Value
 from graphc.loops.block_bounds import columns_of_block
+from graphc.loops.block_operands import emit_turned, panel_dtype, read_turned, turned_operands
 from graphc.loops.block_plan import plan_blocks
 from graphc.loops.block_products import BlockProduct, emit_product
 from graphc.loops.block_rows import Frame, RowLoops
@@ -131,6 +132,11 @@ class _Lowering:
             else:
                 self.slots.append(self._partial(dtypes[number], chunks * length))
                 self.slot_base = bind(h, "slots", Dim.symbol("chunk") * length)
+        self.turned: dict[Value, str] = {}
+        if isinstance(length, int):
+            for view in turned_operands(self.graph, self.shape, self.evaluator.ranges):
+                self.turned[view] = h.fresh("turned")
+                h.emit(Scratch(self.turned[view], panel_dtype(view), length))
         self.panels: dict[Node, str] = {}
         for node in self.shape.entering:
             self.panels[node] = h.fresh("packed")
@@ -177,11 +183,16 @@ class _Lowering:
         self.low, self.high = columns_of_block(
             h, self.graph, shape, self.start, self.stop, self.cell
         )
+        rows, columns = (self.start, self.stop), (self.low, self.high)
+        emit_turned(h, self.evaluator, shape, self.turned, plan.height, self.where, rows, columns)
         for node in shape.entering:
             self._enter(node)
-        frame = Frame(plan, self.where, self.start, self.stop, self.low, self.high, self._slot, self._mask, self.cell)
-        rows = [(v, name) for v, name in self.outputs if shape.classes[v] == ROW]
-        RowLoops(h, self.evaluator, shape, self.values, rows, self.kept_rows).emit(frame)
+        frame = Frame(
+            plan, self.where, self.start, self.stop, self.low, self.high, self._slot, self._mask, self.cell,
+            self.turned,
+        )  # fmt: skip
+        results = [(v, name) for v, name in self.outputs if shape.classes[v] == ROW]
+        RowLoops(h, self.evaluator, shape, self.values, results, self.kept_rows).emit(frame)
         for each in shape.products:
             if each.kind == ROW_PRODUCT:
                 self._row_product(each)
@@ -212,6 +223,8 @@ class _Lowering:
             place = {**self.where, symbol_of(shape.row): self.start + lane, symbol_of(shape.column): c}
             exists = self._mask(self.start + lane - Dim.symbol(LANE))
             point = Point(place, exists, {Value(node): value})
+            for view in self.turned if leaf != Value(node) else ():
+                point.bound[view] = read_turned(h, view, self.turned[view], c * plan.height + lane)
             h.store(slot, base + c * plan.height + lane, self.evaluator.at(leaf, index, point), None)
 
         emit_product(
