@@ -3,10 +3,12 @@
     python benchmarks/accuracy.py                    # every 1009th float32 input: a few minutes
     python benchmarks/accuracy.py --stride 1         # all 2^32 float32 inputs: some minutes for each function
     python benchmarks/accuracy.py --no-fma log tanh  # the code for targets without a fused multiply-add
+    python benchmarks/accuracy.py --store ...        # the rows also go into accuracy.json and into docs/maths.md
 
 It runs the compiled code (loop IR, emitter, code generator), in two processes, and prints the Markdown table of
 `docs/maths.md`. References: NumPy in float64 for float32 (for erf graphc's own, measured before); for float64, on
-samples of every region, the `decimal` module with 45 digits or NumPy's longdouble, where that has more bits. The goals
+samples of every region, mpmath behind a screen (`accuracy_doubles.py`) for the functions that it names; for the others
+the `decimal` module with 45 digits or NumPy's longdouble, where that has more bits. The goals
 are 1 ULP for float32 and 2 for float64; the exit status is 1 above them (1.5 and 2 without a fused multiply-add).
 Functions of two arguments are measured on pairs of every region and all pairs of special values.
 """
@@ -29,16 +31,19 @@ import numpy as np
 
 from graphc.llvm.emit import emit
 from graphc.loops.ir import BufferParam, For, Load, LoopKernel, Op, Store, Var, VType, const
-from graphc.ops.lowering import FUNCTIONS as ARITY
+from graphc.ops.lowering import FUNCTIONS as OWN_FUNCTIONS
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library, compile_object
 from graphc.types import Dim, DType, float32, float64
 
 sys.path.append(str(Path(__file__).parent))
+import accuracy_doubles as doubles
+import accuracy_table as table
 import special_decimals as special
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+ARITY = {**OWN_FUNCTIONS, "sqrt": 1}
 FUNCTIONS = tuple(name for name, arity in ARITY.items() if arity == 1)
 OF_PAIRS = tuple(name for name, arity in ARITY.items() if arity == 2)
 BLOCK = 2**20  # inputs that one step of the measurement handles
@@ -131,12 +136,7 @@ def reference(name: str) -> Callable[..., Array]:
     return _REFERENCES.get(name) or cast(Callable[..., Array], getattr(np, name))
 
 
-def _sigmoid(x: Array) -> Array:
-    power = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1, power) / (1 + power))
-
-
-_REFERENCES: dict[str, Callable[..., Array]] = {"sigmoid": _sigmoid, "rsqrt": lambda x: 1 / np.sqrt(x)}
+_REFERENCES: dict[str, Callable[..., Array]] = {name: doubles.SCREENS[name] for name in ("sigmoid", "rsqrt")}
 
 
 def longdouble_is_wider() -> bool:
@@ -280,6 +280,16 @@ def worst_sample(name: str, dtype: DType, count: int, seed: int, fma: bool = Tru
     return _worst(errors, *operands)
 
 
+def worst_double(name: str, count: int, fma: bool = True) -> Worst:
+    """The worst error of float64 over `count` samples, by mpmath behind a screen."""
+
+    def samples(count: int, seed: int) -> tuple[Array, ...]:
+        return sample_pairs(name, float64, count, seed) if name in OF_PAIRS else (sample(name, float64, count, seed),)
+
+    found = doubles.measure(name, compiled(name, float64, host_target().lanes(8), fma), samples, count)
+    return found.error, found.at
+
+
 def nanoseconds(name: str, dtype: DType, fma: bool = True) -> dict[str, float]:
     """Time for an element in the first-level cache, on one thread: the best of interleaved rounds."""
     rng, top = np.random.default_rng(0), 0.99 if name in ("asin", "acos", "atanh") else 5.0
@@ -317,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stride", type=int, default=1009, help="measure every n-th float32 input")
     parser.add_argument("--samples", type=int, default=100_000, help="float64 inputs for each function")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--store", action="store_true", help="into accuracy.json and docs/maths.md")
     parser.add_argument("--no-fma", action="store_true", help="products and sums instead of fused multiply-adds")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.functions if name not in known]
@@ -326,28 +337,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("NumPy's longdouble has no more bits than float64 here: there is no reference")
     fma, parts = not options.no_fma, 16
     step = 2**32 // parts
-    columns = ("graphc", "NumPy", "PyTorch")
-    print(f"| function | dtype | inputs | max ULP | at | {' | '.join(f'{c} ns' for c in columns)} |")
-    print("|---" * (5 + len(columns)) + "|")
+    print(f"{table.HEAD}\n{'|---' * (5 + len(table.LIBRARIES))}|")
     missed = False
     with ProcessPoolExecutor(options.processes) as pool:
         for name in options.functions:
-            samples = f"{options.samples} samples"
             for dtype in (float32, float64):
-                count, inputs = options.samples // 4, samples
-                jobs = [pool.submit(worst_sample, name, dtype, count, seed, fma) for seed in range(4)]
+                inputs = f"{options.samples} samples"
+                if dtype == float64 and name in doubles.SCREENS:
+                    jobs = [pool.submit(worst_double, name, options.samples, fma)]
+                else:
+                    jobs = [pool.submit(worst_sample, name, dtype, options.samples // 4, k, fma) for k in range(4)]
                 if dtype == float32 and name in FUNCTIONS:
-                    inputs = "all 2^32" if options.stride == 1 else f"2^32 / {options.stride}"
+                    inputs = "all 2^32" if options.stride == 1 else f"every {options.stride}th"
                     ranges = [(name, k * step, (k + 1) * step, options.stride, fma) for k in range(parts)]
                     jobs += [pool.submit(worst_float32, *r) for r in ranges]
                 error, at = max(job.result() for job in jobs)
                 goal = GOALS.get(name, 2.0)
                 missed |= not error <= (goal if dtype == float64 or name in OF_PAIRS else 1.0 if fma else 1.5)
-                times = nanoseconds(name, dtype, fma)
-                cost = " | ".join(f"{times[c]:.2f}" if c in times else "" for c in columns)
-                print(
-                    f"| {name} | {dtype} | {inputs} | {error:.3f} | {', '.join(map(repr, at))} | {cost} |", flush=True
-                )
+                row = {"function": name, "dtype": str(dtype), "inputs": inputs, "error": error, "at": list(at)}
+                row["ns"] = nanoseconds(name, dtype, fma)
+                print(table.line(row), flush=True)
+                if options.store:
+                    table.store(row)
     raise SystemExit(1 if missed else 0)
 
 

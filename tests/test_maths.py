@@ -52,6 +52,7 @@ BOUNDS = {
     ("log2", float32): (0.51, 0.51), ("log2", float64): (1.1, 1.1),
     ("log10", float32): (0.51, 0.51), ("log10", float64): (1.1, 1.1),
     ("rsqrt", float32): (0.51, 0.51), ("rsqrt", float64): (0.51, 0.51),
+    ("sqrt", float32): (0.5, 0.5), ("sqrt", float64): (0.5, 0.5),
     ("sigmoid", float32): (0.51, 0.51), ("sigmoid", float64): (1.45, 1.6),
     ("asin", float32): (0.51, 0.51), ("asin", float64): (0.65, 0.65),
     ("acos", float32): (0.51, 0.51), ("acos", float64): (0.65, 0.65),
@@ -113,6 +114,41 @@ def test_float64_errors_on_samples_of_every_region(name: str, fma: bool) -> None
     errors = accuracy.ulp_errors(run(name, float64, *operands, fma=fma), *exact, accuracy.FLOORS.get(name, 0.0))
     worst = int(errors.argmax())
     assert errors[worst] <= BOUNDS[name, float64][not fma], f"{name}({[x[worst] for x in operands]})"
+
+
+@needs_longdouble
+@pytest.mark.parametrize("name", accuracy.doubles.SCREENS)
+def test_float64_errors_settled_by_mpmath(name: str) -> None:
+    """A sampled run of what `benchmarks/accuracy.py` measures on ten million samples."""
+    found = accuracy.doubles.measure(
+        name, accuracy.compiled(name, float64, host_target().lanes(8)),
+        lambda count, seed: operands_of(name, float64, count, seed), 20_000, settled=500,
+    )  # fmt: skip
+    assert found.samples >= 20_000 and found.settled >= 500
+    assert found.screen < 0.03, "the screen is not what it says"
+    assert found.error <= BOUNDS[name, float64][0], found.at
+
+
+def test_a_wrong_special_value_is_seen_by_the_screen() -> None:
+    exp, inf = accuracy.compiled("exp", float64, host_target().lanes(8)), np.inf
+    x = np.resize([1.0, -inf, inf, np.nan, -0.0, 800.0, -800.0, 2.0], 64)
+    assert accuracy.doubles.screen("exp", exp(x), x).max() < 1
+    for place, wrong in [(1, -0.0), (2, 1e308), (3, 0.0), (5, np.nan), (6, 1e-300)]:
+        y = exp(x)
+        y[place] = wrong
+        assert accuracy.doubles.screen("exp", y, x)[place] > 2
+
+
+def test_the_table_of_the_docs_is_what_was_stored() -> None:
+    rows = accuracy.table.load()
+    page = accuracy.table.PAGE.read_text(encoding="utf-8")
+    assert accuracy.table.with_table(page, rows) == page
+    assert {(row["function"], row["dtype"]) for row in rows} == {
+        (n, d) for n in FUNCTIONS + OF_PAIRS for d in ("f32", "f64")
+    }
+    for row in rows:
+        bound = BOUNDS[row["function"], float32 if row["dtype"] == "f32" else float64][0]
+        assert row["error"] <= bound, row
 
 
 @pytest.mark.parametrize("lanes", [1, None])
