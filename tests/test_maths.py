@@ -350,7 +350,7 @@ def test_every_target_gets_code_that_calls_nothing(target: str, names: tuple[str
         vtype = VType(dtype, chosen.lanes(dtype.itemsize))
         value: Expr = Load("x", Var("i"), vtype)
         for name in names:
-            value = Op(name, (value,) * ARITY[name], vtype)
+            value = Op(name, (value,) * accuracy.ARITY[name], vtype)
         body = For("i", const(0), Var("n"), vtype.lanes, (Store("y", Var("i"), value),))
         buffers = (BufferParam("x", dtype, n), BufferParam("y", dtype, n, writable=True))
         assembly = compile_assembly(emit(LoopKernel("maths", buffers, ("n",), (body,)), chosen), chosen)
