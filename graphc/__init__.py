@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from graphc import errors, interpret
 from graphc.build import Parameter, Tensor, constant, parameter, placeholder
+from graphc.conversion import cast_array
 from graphc.declared import dim
 from graphc.ops import *  # noqa: F403  # the functions that graphc.ops lists in __all__
 from graphc.ops import __all__ as _functions
+from graphc.types import bfloat16, float16
 
 if TYPE_CHECKING:
     # `x as x` tells type checkers that the name is public
@@ -78,8 +80,8 @@ _LAZY = {  # public name -> where it is; None: a package of that name
     "vmap": "graphc.transforms",
 }
 
-__all__ = ["Parameter", "Tensor", "constant", "dim", "errors", "interpret", "parameter", "placeholder"]
-__all__ += [*_LAZY, *_functions]
+__all__ = ["Parameter", "Tensor", "bfloat16", "cast_array", "constant", "dim", "errors", "float16", "interpret"]
+__all__ += ["parameter", "placeholder", *_LAZY, *_functions]
 
 
 def __getattr__(name: str) -> Any:

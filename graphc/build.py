@@ -20,7 +20,7 @@ from graphc.graph import ConstantData, Op, Origin, Value, describe, inheriting, 
 from graphc.methods import Methods, call, sugar
 from graphc.methods import install as install
 from graphc.state import ParameterState
-from graphc.types import Dim, DType, Size, TensorType
+from graphc.types import Dim, DType, Size, TensorType, casts_safely, is_bfloat16
 
 OPS: dict[str, Op] = {}  # every op by name; filled by graphc.ops.registry.register
 
@@ -267,12 +267,12 @@ class Parameter(Tensor):
         here, name = self.state.array, self.name
         if array.shape != here.shape:
             fail(ShapeError, f"parameter {name} has shape {list(here.shape)}, the new value has {list(array.shape)}")
-        weak = isinstance(new, (int, float)) and np.result_type(here.dtype, new) == here.dtype
-        if not weak and not np.can_cast(array.dtype, here.dtype, "safe"):
+        weak = isinstance(new, (int, float)) and (self.dtype.is_float or np.result_type(here.dtype, new) == here.dtype)
+        if not weak and not casts_safely(array.dtype, self.dtype):
             message = f"parameter {name} is {here.dtype.name}, the new value is {array.dtype.name}: that narrows"
             fail(DTypeError, message, f"write value.astype({here.dtype.name!r}) if you mean it")
         with self.state.lock:
-            here[...] = array
+            here[...] = cast_array(array, self.dtype)
 
     @property
     def default_update(self) -> Tensor | None:
@@ -328,7 +328,7 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
         array = np.asarray(data)
     except ValueError as error:
         fail(ShapeError, f"not an array: {error}")
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" and not is_bfloat16(array.dtype):
         if isinstance(data, Dim):
             fail(DTypeError, f"the size {data} is no array", "graphc.dim_value(size) is its value as a tensor")
         fail(DTypeError, f"{shown(data)}: graphc has no dtype {array.dtype}", "use numbers or bools")

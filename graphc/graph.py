@@ -22,7 +22,7 @@ import numpy as np
 
 from graphc.bounds import bounds_of
 from graphc.errors import SourceLine
-from graphc.types import Dim, TensorType
+from graphc.types import Dim, DType, TensorType
 
 Attrs = Mapping[str, Any]
 Types = tuple[TensorType, ...]
@@ -114,7 +114,7 @@ class ConstantData:
         copy = np.array(array, order="C", copy=True)
         copy.flags.writeable = False
         self.array = copy
-        self._key = (copy.dtype.name, copy.shape, copy.tobytes())
+        self._key = (DType.of(copy.dtype).name, copy.shape, copy.tobytes())
         self._digest: str | None = None
 
     @property

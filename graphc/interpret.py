@@ -13,9 +13,11 @@ import numpy as np
 
 from graphc.bounds import bounds_of, solution
 from graphc.build import Tensor, as_array, install
+from graphc.conversion import cast_array, widened
 from graphc.errors import ArgumentError, DTypeError, GraphcError, ShapeError
 from graphc.graph import Attrs, Node, Value, describe, origin_of, shown, topological_order
-from graphc.types import Dim, Size, symbols
+from graphc.ops.operands import promoted_with
+from graphc.types import Dim, Size, casts_safely, symbols
 from graphc.types import evaluate as size_value
 
 Feeds = Mapping[Value, np.ndarray]
@@ -68,12 +70,21 @@ def _results(node: Node, arrays: Sequence[np.ndarray], dims: Mapping[str, int]) 
     if node.op.reference is None:
         raise GraphcError(f"{name} has no reference, the interpreter cannot evaluate it")
     try:
-        return node.op.reference(arrays, concrete(node.attrs, dims))
+        return referred(node, arrays, concrete(node.attrs, dims))
     except GraphcError as error:
         origin = origin_of(node)
         raise type(error)(error.message, origin.lines[:1] if origin else (), error.hint) from None
     except KeyError as error:
         raise ShapeError(f"{name}: {error.args[0]}; no argument has that size", _lines(node)) from None
+
+
+def referred(node: Node, arrays: Sequence[np.ndarray], attrs: Attrs) -> Sequence[np.ndarray]:
+    """A node's results by the op's reference: float16 and bfloat16 count as float32, each result is rounded once."""
+    assert node.op.reference is not None
+    results = node.op.reference([widened(a) for a in arrays], attrs)
+    if not any(t.dtype.is_narrow for t in node.types):
+        return results
+    return [cast_array(np.asarray(r), t.dtype) for r, t in zip(results, node.types, strict=True)]
 
 
 def _lines(node: Node) -> tuple[Any, ...]:
@@ -136,11 +147,11 @@ def _eval(tensor: Tensor, feeds: Mapping[Tensor, Any]) -> np.ndarray:
         if not isinstance(key, Tensor) or key.ref.op.name not in ("placeholder", "parameter"):
             raise ArgumentError(f"eval takes arrays for placeholders, not for {shown(key)}")
         array, dtype = as_array(given), key.dtype
-        weak = type(given) in (bool, int, float) and np.result_type(dtype.numpy, given) == dtype.numpy
-        if not weak and not np.can_cast(array.dtype, dtype.numpy, "safe"):
+        weak = type(given) in (bool, int, float) and promoted_with(dtype, type(given)) is dtype
+        if not weak and not casts_safely(array.dtype, dtype):
             message = f"{describe(key.ref)} is {key.type}, the argument is {array.dtype.name}: that narrows"
             raise DTypeError(message, _lines(key.ref.node), f"pass array.astype({dtype.name!r})")
-        arrays[key.ref] = array.astype(dtype.numpy)
+        arrays[key.ref] = np.array(cast_array(array, dtype))
     return evaluate([tensor.ref], arrays)[0]
 
 

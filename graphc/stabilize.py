@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from graphc.build import OPS
+from graphc.conversion import cast_array, widened
 from graphc.graph import ConstantData, Graph, Node, Value, make_node, origin_of
 from graphc.observe import log
 from graphc.settings import current
@@ -65,7 +66,7 @@ def apply(op: str, *inputs: Value, **attrs: object) -> Value:
 
 def scalar(value: float, type_: TensorType) -> Value:
     """`value` as a constant of `type_`: a scalar of its dtype, broadcast to its shape."""
-    made = apply("constant", data=ConstantData(np.array(value, type_.dtype.numpy)))
+    made = apply("constant", data=ConstantData(cast_array(np.asarray(value), type_.dtype)))
     return _broadcast(made, type_.shape)
 
 
@@ -75,7 +76,7 @@ def scalar_value(value: Value) -> float | None:
         value = value.node.inputs[0]
     if value.op.name != "constant" or value.node.attrs["data"].array.size != 1:
         return None
-    return float(value.node.attrs["data"].array.reshape(()))
+    return float(widened(value.node.attrs["data"].array).reshape(()))
 
 
 def _broadcast(value: Value, shape: Shape) -> Value:

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphc.bounds import bounds_of
+from graphc.conversion import cast_array, widened
 from graphc.errors import ArgumentError, ParseError, fail
 from graphc.files import path_and_content, replaced
 from graphc.graph import ConstantData, Graph, Node, Value, describe, origin_of
@@ -257,13 +258,14 @@ def array_text(array: np.ndarray) -> str:
     """The elements of an array as nested lists, each read back exactly (NaNs with their bits)."""
     if array.ndim:
         return f"[{', '.join(array_text(item) for item in array)}]"
-    value = array[()]
-    if array.dtype.kind != "f":
-        return str(value.item())
+    dtype = DType.of(array.dtype)
+    if not dtype.is_float:
+        return str(array[()].item())
+    value = widened(array)[()]
     if np.isnan(value):
-        bits = int(array.view(f"u{array.dtype.itemsize}"))
-        usual = int(np.array(np.nan, array.dtype).view(f"u{array.dtype.itemsize}"))
+        bits = int(np.asarray(array).view(f"u{dtype.itemsize}"))
+        usual = int(cast_array(np.array(np.nan), dtype).view(f"u{dtype.itemsize}"))
         return "nan" if bits == usual else f"nan:{bits:#x}"
     text = str(value)  # the shortest that is exact in this dtype, ...
-    exact = array.dtype.type(float(text)) == value
+    exact = value.dtype.type(float(text)) == value
     return text if exact else repr(float(value))  # ... if reading it through a double does not round twice

@@ -25,6 +25,7 @@ import numpy as np
 
 from graphc.bounds import Bounds, bounded
 from graphc.build import OPS
+from graphc.conversion import cast_array
 from graphc.errors import GraphcError, ParseError, SourceLine
 from graphc.graph import ConstantData, Graph, Node, Origin, Value, add_origin, make_node
 from graphc.state import ParameterState
@@ -377,4 +378,4 @@ def _element(text: str, dtype: DType) -> Any:
     name, _, bits = text.partition(":")
     if bits:
         return np.array(int(bits, 16), f"u{dtype.itemsize}").view(dtype.numpy)[()]
-    return dtype.numpy.type(float(name))
+    return cast_array(np.array(float(name), np.float64), dtype)[()]

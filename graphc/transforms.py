@@ -20,6 +20,7 @@ import numpy as np
 from graphc import autodiff, jacobians
 from graphc.batching import batched
 from graphc.build import Tensor, apply, constant
+from graphc.conversion import cast_array
 from graphc.errors import ArgumentError
 from graphc.graph import Graph, Value, topological_order
 from graphc.interpret import evaluate
@@ -53,7 +54,7 @@ class Arguments:
             return leaf
         array = np.asarray(leaf)
         tensor = unknown(as_tensor(array).type if array.ndim == 0 else TensorType(DType.of(array.dtype), array.shape))
-        self.feeds[tensor.ref] = array.astype(tensor.dtype.numpy, copy=False)
+        self.feeds[tensor.ref] = cast_array(array, tensor.dtype)
         return tensor
 
     def settled(self, nest: Any) -> Any:

@@ -5,9 +5,11 @@ Sizes are in `graphc.sizes`; their names are given on here, since whoever needs 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +32,15 @@ from graphc.sizes import symbols as symbols
 from graphc.sizes import terms_of as terms_of
 
 
+class Limits(NamedTuple):
+    """What `np.finfo` says of a float dtype."""
+
+    eps: float
+    max: float
+    tiny: float
+    smallest_subnormal: float
+
+
 @dataclass(frozen=True)
 class DType:
     """An element type. `kind` is NumPy's letter (b, i, u, f) or t for the token of ordered effects."""
@@ -44,12 +55,30 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The NumPy dtype in native byte order."""
-        return _NUMPY[self.name]
+        """The NumPy dtype in native byte order. Of bfloat16 that of ml_dtypes if installed, else one of two bytes."""
+        return _NUMPY[self.name] if self.name in _NUMPY else _bfloat16_in_numpy()
 
     @property
     def is_float(self) -> bool:
         return self.kind == "f"
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is a float that is only stored: arithmetic runs in float32."""
+        return self.kind == "f" and self.itemsize == 2
+
+    @property
+    def digits(self) -> int:
+        """How many binary digits a float has: integers up to 2**digits are exact."""
+        return {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}[self.name]
+
+    @property
+    def limits(self) -> Limits:
+        """eps, tiny and the like of a float, as `np.finfo` has them."""
+        if self.name != "bfloat16":
+            found = np.finfo(self.numpy)
+            return Limits(*(float(v) for v in (found.eps, found.max, found.tiny, found.smallest_subnormal)))
+        return Limits(2.0**-7, (2 - 2.0**-7) * 2.0**127, 2.0**-126, 2.0**-133)
 
     @property
     def is_integer(self) -> bool:
@@ -70,6 +99,8 @@ class DType:
             return _BY_NAME[spec]
         if isinstance(spec, np.dtype) and spec in _BY_NUMPY:
             return _BY_NUMPY[spec]
+        if isinstance(spec, np.dtype) and is_bfloat16(spec):
+            return bfloat16
         try:
             name = np.dtype(spec).name  # type: ignore[call-overload]
         except (TypeError, ValueError):
@@ -82,12 +113,39 @@ class DType:
 bool_ = DType("bool", "bool", "b", 1)
 int8, int16, int32, int64 = (DType(f"int{8 * n}", f"i{8 * n}", "i", n) for n in (1, 2, 4, 8))
 uint8, uint16, uint32, uint64 = (DType(f"uint{8 * n}", f"u{8 * n}", "u", n) for n in (1, 2, 4, 8))
+float16, bfloat16 = DType("float16", "f16", "f", 2), DType("bfloat16", "bf16", "f", 2)
 float32, float64 = DType("float32", "f32", "f", 4), DType("float64", "f64", "f", 8)
-DTYPES = (bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64)
+DTYPES = (bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64)
 token = DType("token", "token", "t", 0)  # the type of the link between ordered effects; never an array
 
 _BY_NAME = {d.name: d for d in (*DTYPES, token)} | {d.short: d for d in DTYPES}
-_NUMPY = {d.name: np.dtype(d.name) for d in DTYPES}
+_NUMPY = {d.name: np.dtype(d.name) for d in DTYPES if d is not bfloat16}
+_TWO_BYTES = np.dtype([("bfloat16", np.uint16)])  # what NumPy calls bfloat16 where nobody told it
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of a NumPy dtype hold bfloat16: that of ml_dtypes, or `graphc.bfloat16.numpy` without it."""
+    return dtype.name == "bfloat16" or dtype == _TWO_BYTES
+
+
+def casts_safely(source: np.dtype[Any], to: DType) -> bool:
+    """Whether `to` holds every value of a NumPy dtype: `np.can_cast(..., "safe")`, with bfloat16."""
+    if is_bfloat16(source):
+        return to in (bfloat16, float32, float64)
+    if to is bfloat16:
+        return source in (np.bool_, np.int8, np.uint8)
+    return bool(np.can_cast(source, to.numpy, "safe"))
+
+
+@cache
+def _bfloat16_in_numpy() -> np.dtype[Any]:
+    try:
+        found: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError:
+        return _TWO_BYTES
+    return found
+
+
 _BY_NUMPY = {numpy: _BY_NAME[name] for name, numpy in _NUMPY.items()}
 
 

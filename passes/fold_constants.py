@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphc.conversion import cast_array
 from graphc.errors import InternalError
 from graphc.graph import ConstantData, Graph, Node, Value, make_node
+from graphc.interpret import referred
 from graphc.ops.registry import OPS
 from graphc.settings import current
 
@@ -41,15 +43,14 @@ def _small(node: Node, limit: int) -> bool:
 def _folded(node: Node, arrays: list[np.ndarray]) -> list[Value] | None:
     if any(not isinstance(size, int) for size in _sizes_in(node)):
         return None
-    assert node.op.reference is not None
     try:
         with np.errstate(all="ignore"):
-            results = node.op.reference(arrays, node.attrs)
+            results = referred(node, arrays, node.attrs)
     except Exception:  # it fails in the same way at run time, where the user can see which call did it
         return None
     folded: list[Value] = []
     for result, expected in zip(results, node.types, strict=True):
-        array = np.asarray(result, dtype=expected.dtype.numpy)
+        array = cast_array(np.asarray(result), expected.dtype)
         if array.shape != expected.shape:
             raise InternalError(f"the reference of {node.op.name} gave {array.shape} where {expected} was due")
         folded.append(Value(make_node(OPS["constant"], (), {"data": ConstantData(array)})))

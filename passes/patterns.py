@@ -17,6 +17,7 @@ from typing import Any, Union
 
 import numpy as np
 
+from graphc.conversion import cast_array, widened
 from graphc.graph import ConstantData, Value
 from graphc.types import DType, Shape
 
@@ -135,7 +136,7 @@ def number_of(value: Value) -> Any:
         value = value.node.inputs[0]
     if value.op.name != "constant":
         return None
-    array = value.node.attrs["data"].array
+    array = widened(value.node.attrs["data"].array)
     return array.reshape(())[()] if array.size == 1 else None
 
 
@@ -150,7 +151,7 @@ def same_number(found: Any, wanted: Number) -> bool:
 
 def spread_constant(number: Number, dtype: DType, shape: Shape, make: Make) -> Value:
     """A number as a value of `shape`: a constant of one element, broadcast."""
-    scalar = make("constant", (), {"data": ConstantData(np.asarray(number, dtype.numpy))})
+    scalar = make("constant", (), {"data": ConstantData(cast_array(np.asarray(number), dtype))})
     return scalar if shape == () else make("broadcast_to", (scalar,), {"shape": shape})
 
 

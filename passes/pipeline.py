@@ -21,6 +21,7 @@ from graphc.passes.split_columns import split_columns
 from graphc.passes.split_strides import split_strides
 from graphc.passes.split_sums import split_sums
 from graphc.passes.use_bounds import use_bounds
+from graphc.passes.widen import widen
 from graphc.stabilize import stabilize
 
 # fmt: off
@@ -28,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("drop_marks", drop_marks, "only differentiation sees what checkpoint and custom_vjp mark", instead=drop_marks),
     Pass("use_bounds", use_bounds, "limits of named sizes decide how long slices are; before anything compares sizes"),
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
+    Pass("widen", widen, "narrow floats are stored, not computed with; always", instead=widen),
     Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),
     Pass("split_strides", split_strides, "a stride leaves zeros in a gradient: no work is done on them"),
     Pass("split_sums", split_sums, "two threads read half of the images each, where reading is all there is to do"),

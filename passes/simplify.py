@@ -131,9 +131,9 @@ def is_exact(first: DType, second: DType) -> bool:
     if first is second or first.kind == "b":
         return True
     if first.is_float:
-        return second.is_float and second.itemsize >= first.itemsize
+        return second.is_float and second.itemsize > first.itemsize
     if second.is_float:
-        return first.itemsize * 8 <= (24 if second.itemsize == 4 else 53)
+        return first.itemsize * 8 <= second.digits
     if second.kind == "u":
         return first.kind == "u" and second.itemsize >= first.itemsize
     return second.kind == "i" and second.itemsize >= first.itemsize + (first.kind == "u")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from graphc.bounds import ANY, Bounds, Telling, solution
+from graphc.conversion import cast_array
 from graphc.errors import ArgumentError, DTypeError, InternalError, ShapeError, SourceLine
-from graphc.types import DType, TensorType, evaluate, symbols
+from graphc.types import DType, TensorType, bfloat16, casts_safely, evaluate, symbols
 
 _WEAK = (bool, int, float, list, tuple)  # values without a dtype of their own
 _KINDS = {"b": "b", "u": "biu", "i": "biu", "f": "biuf"}  # dtype kind -> kinds of weak values that fit
@@ -82,7 +83,6 @@ class Arguments:
 
     def _convert(self, position: int, value: Any) -> np.ndarray:
         wanted = self.types[position].dtype
-        target = wanted.numpy
         if isinstance(value, _WEAK) and not isinstance(value, np.generic):
             array = self._weak(position, value)
         else:
@@ -90,13 +90,13 @@ class Arguments:
                 array = np.asarray(value)
             except Exception as error:
                 raise self._dtype_error(position, f"a {type(value).__name__} is not an array: {error}") from None
-            if not np.can_cast(array.dtype, target, "safe"):
+            if not casts_safely(array.dtype, wanted):
                 raise self._dtype_error(
                     position,
                     f"is {array.dtype}, which does not fit into {wanted.name} without loss",
                     self._fix(position, wanted),
                 )
-        return np.ascontiguousarray(array, target).reshape(array.shape)
+        return np.ascontiguousarray(cast_array(array, wanted)).reshape(array.shape)
 
     def _weak(self, position: int, value: Any) -> np.ndarray:
         """A list or a Python scalar: its values have to be of the placeholder's kind, their precision is ours."""
@@ -108,13 +108,15 @@ class Arguments:
         if natural.size and natural.dtype.kind not in _KINDS[wanted.kind]:
             message = f"holds {natural.dtype} values, which do not fit into {wanted.name}"
             raise self._dtype_error(position, message, self._fix(position, wanted))
-        array = natural.astype(wanted.numpy)
+        array = cast_array(natural, wanted)
         if wanted.is_integer and not np.array_equal(array, natural):
             raise self._dtype_error(position, f"holds values outside of {wanted.name}", None)
         return array
 
     def _fix(self, position: int, wanted: DType) -> str:
         name = self.names[position]
+        if wanted is bfloat16:
+            return f"convert it yourself: {name}=graphc.cast_array(np.asarray({name}), graphc.bfloat16)"
         return f"convert it yourself: {name}=np.asarray({name}).astype(np.{wanted.numpy.name})"
 
     def _dtype_error(self, position: int, message: str, hint: str | None = None) -> DTypeError:

@@ -97,6 +97,8 @@ class Results:
         return self._recycled(shape, dtype, _capacity(nbytes))
 
     def _recycled(self, shape: tuple[int, ...], dtype: np.dtype[Any], capacity: int) -> np.ndarray:
+        if dtype.kind not in "biuf":  # the array interface does not tell bfloat16 from other bytes
+            return self._recycled(shape, np.dtype(f"u{dtype.itemsize}"), capacity).view(dtype)
         return np.asarray(_Lease(self, self._take(capacity), shape, dtype))
 
     def _take(self, capacity: int) -> np.ndarray:

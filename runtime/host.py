@@ -25,13 +25,13 @@ def host_target() -> Target:
         # Some CPUs are taken for ones on which 512-bit registers slow the clock down; where they exist, we use them.
         text = ",".join(filter(None, (text, "-prefer-256-bit")))
         wide = vector_bytes == 64
-        fma, rounding, broadcasts = (features.get(name, False) for name in ("fma", "sse4.1", "avx"))
+        fma, rounding, broadcasts, half = (features.get(name, False) for name in ("fma", "sse4.1", "avx", "f16c"))
     else:
-        vector_bytes, registers, wide, broadcasts = 16, 32, False, False
-        fma, rounding = triple.startswith(("aarch64", "arm64")), True
+        vector_bytes, registers, wide, broadcasts, rounding = 16, 32, False, False, True
+        fma = half = triple.startswith(("aarch64", "arm64"))
     return Target(
         "host", triple, llvm.get_host_cpu_name(), text, vector_bytes, registers, fma, rounding, broadcasts, wide,
-        _cache_bytes(1, 32 * 1024), _cache_bytes(2, 512 * 1024),
+        _cache_bytes(1, 32 * 1024), _cache_bytes(2, 512 * 1024), half,
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def encode(
     blobs = [*objects.values(), *(array.tobytes() for array in arrays.values())]
     record = _to_json(program) | {
         "objects": {name: len(data) for name, data in objects.items()},
-        "constants": {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()},
+        "constants": {name: [DType.of(array.dtype).name, list(array.shape)] for name, array in arrays.items()},
         "scratch": dict(scratch),
         "finishes": sorted(finishes),
     }

@@ -7,6 +7,7 @@ import pytest
 
 import graphc
 from graphc import interpret
+from graphc.conversion import widened
 from graphc.graph import Op
 from graphc.ops.lowering import Contraction, Elementwise, Matrices, ScatterAdd
 from graphc.ops.registry import OPS
@@ -45,6 +46,7 @@ PAIRS = [pytest.param(op, dtype, id=f"{op.name}-{dtype}") for op in COMPILED for
 def agree(op: Op, actual: np.ndarray, wanted: np.ndarray, arrays: list[np.ndarray]) -> None:
     """To the bit where IEEE 754 fixes it; a few ULP for functions; the error bound of a sum for folds."""
     assert actual.dtype == wanted.dtype and actual.shape == wanted.shape
+    actual, wanted = widened(actual), widened(wanted)
     kind = op.lowering
     summed = isinstance(kind, (Contraction, Matrices, ScatterAdd)) or op.name in ("sum", "prod")
     if wanted.dtype.kind != "f" or not (summed or op.ulp):

@@ -17,7 +17,7 @@ import pytest
 from graphc import interpret
 from graphc.autodiff import vjp
 from graphc.build import Tensor, apply, placeholder
-from graphc.conversion import cast_array
+from graphc.conversion import cast_array, widened
 from graphc.graph import Op
 from graphc.ops.lowering import ArgReduction, Contraction, Elementwise, Movement, Reduction
 from graphc.ops.registry import OPS, register
@@ -46,6 +46,7 @@ def concrete_types(op: Op, sample: Sample, arrays: list[np.ndarray]) -> tuple[tu
 def assert_same(actual: np.ndarray, expected: np.ndarray, ulp: float = 0) -> None:
     """The same bits, or within `ulp`; all nans are one."""
     assert actual.dtype == expected.dtype and actual.shape == expected.shape
+    actual, expected = widened(actual), widened(expected)
     if expected.dtype.kind != "f":
         np.testing.assert_array_equal(actual, expected)
         return

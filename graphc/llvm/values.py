@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 import struct
 
+import numpy as np
+
+from graphc.conversion import cast_array
 from graphc.types import DType
 
-_ELEMENT = {"bool": "i1", "float32": "float", "float64": "double"} | {
+# Narrow floats are their bits: only `cast` knows more of them (graphc.llvm.conversions).
+_ELEMENT = {"bool": "i1", "float16": "i16", "bfloat16": "i16", "float32": "float", "float64": "double"} | {
     f"{sign}int{bits}": f"i{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
 _MEMORY = {"bool": "i8"}
@@ -84,6 +88,8 @@ def constant_text(value: float | int | bool, dtype: DType, lanes: int = 1) -> st
     """The operand text of a constant, exact: floats as the hexadecimal bits that LLVM reads."""
     if dtype.kind == "b":
         text = "true" if value else "false"
+    elif dtype.is_narrow:
+        text = str(int(cast_array(np.asarray(float(value)), dtype).view(np.uint16)))
     elif dtype.kind == "f":
         text = _float_text(float(value), dtype)
     else:

@@ -234,11 +234,14 @@ class _Checker:
         self.need(len(types) == count, f"{expr.name} takes {count} operands, not {len(types)}")
         shown = ", ".join(map(str, types))
         self.need(holds(expr, types), f"{expr.name}({shown}) does not give {expr.vtype}")
+        narrow = any(t.dtype.is_narrow for t in types)
+        self.need(not narrow or expr.name in _MOVES, f"{expr.name}({shown}) computes with narrow floats")
         if expr.name == "extract":
             span = self.range_of(expr.args[1])
             self.need(span is not None and 0 <= span[0] <= span[1] < types[0].lanes, f"{types[0]} has no such lane")
 
 
+_MOVES = frozenset({"cast", "select", "splat", "extract", "zip_low", "zip_high", "even", "odd"})
 _RANGE: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,

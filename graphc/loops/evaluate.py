@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from graphc.conversion import widened
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
@@ -117,7 +118,7 @@ class Evaluator:
             address = self.placed(linear_address(index, value.type.shape), point)
             return h.load(self.buffers[value], value.type.dtype, address, point.mask, point.guard)
         if node.op.name == "constant":
-            return h.constant(node.attrs["data"].array.reshape(-1)[0].item(), value.type.dtype)
+            return h.constant(widened(node.attrs["data"].array).reshape(-1)[0].item(), value.type.dtype)
         if node.op.name == "dim_value":
             return h.cast(h.index(node.attrs["size"]), value.type.dtype)
         raise InternalError(f"the schedule of a kernel has not bound {node!r}")

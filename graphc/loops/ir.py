@@ -46,12 +46,20 @@ class VType:
 I64 = VType(int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Const:
-    """A constant; a vector of equal lanes if `vtype` has several."""
+    """A constant; a vector of equal lanes if `vtype` has several. 0.0 and -0.0 are two constants, nan is one."""
 
     value: float | int | bool
     vtype: VType = I64
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Const):
+            return NotImplemented
+        return self.vtype == other.vtype and repr(self.value) == repr(other.value)
+
+    def __hash__(self) -> int:
+        return hash((self.value == self.value and self.value, self.vtype))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from graphc import ops
 from graphc.build import Tensor, fail, signature
 from graphc.errors import ArgumentError, DTypeError, ShapeError
@@ -163,7 +161,7 @@ def rms_norm(x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, eps
     `rms_norm(constant([[3.0, 4.0]]), (2,), eps=0.0)` is [[0.8485..., 1.1313...]].
     """
     axes = _last_axes("rms_norm", x, shape)
-    small = float(np.finfo(x.dtype.name).eps) if eps is None else eps
+    small = x.dtype.limits.eps if eps is None else eps
     return _scaled("rms_norm", x / ops.sqrt((x * x).mean(axes, keepdims=True) + small), shape, weight, None)
 
 

@@ -119,7 +119,7 @@ def nan_to_num(
     tensor = as_tensor(x)
     if not tensor.dtype.is_float:
         return tensor
-    extreme = builtins.float(np.finfo(tensor.dtype.name).max)
+    extreme = tensor.dtype.limits.max
     result = where(isnan(tensor), nan, tensor)
     result = where(tensor == _INFINITY, extreme if posinf is None else posinf, result)
     return where(tensor == -_INFINITY, -extreme if neginf is None else neginf, result)

@@ -19,7 +19,20 @@ from graphc.build import Tensor, apply, constant, signature
 from graphc.conversion import cast_array
 from graphc.errors import ArgumentError, DTypeError, GraphcError, IntegerRangeError, ShapeError, fail
 from graphc.graph import Attrs, ConstantData, Node, Op, Types, shown
-from graphc.types import Dim, DType, Shape, Size, TensorType, bool_, broadcast_shapes, float32, float64, int64
+from graphc.types import (
+    Dim,
+    DType,
+    Shape,
+    Size,
+    TensorType,
+    bfloat16,
+    bool_,
+    broadcast_shapes,
+    float16,
+    float32,
+    float64,
+    int64,
+)
 
 TensorLike = Union[Tensor, np.ndarray, np.generic, float, int, bool, Dim, Sequence[Any]]
 
@@ -52,7 +65,20 @@ def promoted(name: str, *operands: TensorLike) -> DType:
 def _result_type(kinds: tuple[DType | type, ...]) -> DType:
     if not any(isinstance(kind, DType) for kind in kinds):
         return DType.of(np.result_type(*cast(tuple[type, ...], kinds)))
+    if bfloat16 in kinds:
+        return _with_bfloat16({kind for kind in kinds if kind is not bfloat16})
     return DType.of(np.result_type(*(kind.numpy if isinstance(kind, DType) else kind(1) for kind in kinds)))
+
+
+def promoted_with(dtype: DType, scalar: type) -> DType:
+    """The common dtype of a tensor and a Python scalar of this type."""
+    return _result_type((dtype, scalar))
+
+
+def _with_bfloat16(others: set[DType | type]) -> DType:
+    """JAX's rule: bfloat16 wins over bools, integers and Python scalars; with float16 it makes float32."""
+    wide = float64 in others
+    return float64 if wide else float32 if others & {float16, float32} else bfloat16
 
 
 def converted(name: str, x: TensorLike, dtype: DType) -> Tensor:

@@ -32,7 +32,7 @@ from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, Operand, Sample
 from graphc.ops.selection import astype, where
 from graphc.ops.sources import dim_value, zeros_like
-from graphc.types import Dim, DType, Shape, bool_, float64, int64, product, uint64
+from graphc.types import Dim, DType, Shape, bool_, float32, float64, int64, product, uint64
 
 Axis = int | Sequence[int] | None
 _B = Dim.symbol("batch")
@@ -324,6 +324,8 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False, dtype: Any = 
     """sum / count. Integers and bools are averaged in float64; the mean of nothing is nan. `mean([1, 2, 6])` is 3.0."""
     tensor = as_tensor(x)
     kind = as_dtype(dtype) if dtype is not None else tensor.dtype if tensor.dtype.is_float else float64
+    if kind.is_narrow:  # a sum of many does not fit
+        return astype(mean(astype(tensor, kind), axis, keepdims, float32), kind)
     axes = normalized_axes("mean", axis, tensor.ndim, tensor)
     count = product(tensor.shape[a] for a in axes)
     return _sum(converted("mean", tensor, kind), axes, keepdims) / dim_value(count, kind)

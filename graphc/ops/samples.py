@@ -13,10 +13,12 @@ from typing import Any, cast
 import numpy as np
 
 from graphc.build import Tensor, apply, placeholder
+from graphc.conversion import cast_array
 from graphc.graph import Op
-from graphc.types import DTYPES, Dim, DType, Shape, bool_, evaluate, float32, float64
+from graphc.types import DTYPES, Dim, DType, Shape, bfloat16, bool_, evaluate, float16, float32, float64
 
 FLOATS = (float32, float64)
+NARROW = (float16, bfloat16)  # their tests try every sample that float32 has
 INTEGERS = tuple(d for d in DTYPES if d.is_integer)
 NUMBERS = (*INTEGERS, *FLOATS)
 ALL = (bool_, *NUMBERS)
@@ -77,7 +79,7 @@ def cases(op: Op) -> Iterator[tuple[Sample, DType]]:
 def _draw(operand: Operand, dtype: DType, shape: tuple[int, ...], rng: np.random.Generator, smooth: bool) -> np.ndarray:
     count = int(np.prod(shape, dtype=np.int64))
     if not isinstance(operand.values, str):
-        return np.resize(np.array(operand.values, dtype.numpy), shape)
+        return np.resize(cast_array(np.array(operand.values), dtype), shape)
     if operand.values == "index":
         return rng.integers(0, operand.limit, count).astype(dtype.numpy).reshape(shape)
     if dtype is bool_:
@@ -89,15 +91,17 @@ def _draw(operand: Operand, dtype: DType, shape: tuple[int, ...], rng: np.random
         return _mixed(values, extremes if operand.values == "special" else [], rng).reshape(shape)
     # Distinct values, so that maxima have no ties and finite differences cross no kink between two of them.
     spread = low + (high - low) * (rng.permutation(count) + rng.uniform(0.1, 0.9, count)) / max(count, 1)
-    values = (spread if operand.positive else spread * rng.choice([-1.0, 1.0], count)).astype(dtype.numpy)
+    exact = (float32 if dtype.is_narrow else dtype).numpy
+    values = (spread if operand.positive else spread * rng.choice([-1.0, 1.0], count)).astype(exact)
     if operand.values == "dominant":
         matrices, size = values.reshape(shape) / max(high, 1), max(shape[-1], 1)
-        return np.asarray(matrices / size + 2 * np.eye(shape[-1]), dtype.numpy)
+        return cast_array(np.asarray(matrices / size + 2 * np.eye(shape[-1]), exact), dtype)
     if smooth or operand.values == "ordinary":
-        return values.reshape(shape)
-    info = np.finfo(cast(Any, dtype.numpy))
-    edges = [info.smallest_subnormal, -info.tiny, info.max, info.min]
-    return _mixed(values, [np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, 1.0, 88.0, -104.0, *edges], rng).reshape(shape)
+        return cast_array(values, dtype).reshape(shape)
+    info = dtype.limits
+    edges = [info.smallest_subnormal, -info.tiny, info.max, -info.max]
+    mixed = _mixed(values, [np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, 1.0, 88.0, -104.0, *edges], rng)
+    return cast_array(mixed, dtype).reshape(shape)
 
 
 def _mixed(values: np.ndarray, specials: list[Any], rng: np.random.Generator) -> np.ndarray:

@@ -33,7 +33,7 @@ from graphc.ops.operands import (
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, DIMS, FLOATS, SHAPES, Operand, Sample, binary, unary
 from graphc.ops.sources import zeros_like
-from graphc.types import DTYPES, bool_
+from graphc.types import DTYPES, bool_, float32
 
 _BOOLEAN = {"gradient": "the result is boolean"}
 
@@ -101,7 +101,10 @@ def _cast_type(types: Types, attrs: Attrs) -> Types:
 def _cast_body(h: Any, attrs: Attrs, x: Any) -> Any:
     if x.dtype is attrs["dtype"]:
         return x
-    return h.ne(x, h.constant(0, x.dtype)) if attrs["dtype"] is bool_ else h.cast(x, attrs["dtype"])
+    if attrs["dtype"] is bool_:
+        wide = h.cast(x, float32) if x.dtype.is_narrow else x
+        return h.ne(wide, h.constant(0, wide.dtype))
+    return h.cast(x, attrs["dtype"])
 
 
 def _cast_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]:

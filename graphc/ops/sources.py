@@ -12,12 +12,13 @@ from typing import Any, Union, cast
 import numpy as np
 
 from graphc.build import Tensor, apply, as_dtype, constant
+from graphc.conversion import cast_array
 from graphc.errors import ArgumentError, ShapeError, fail
 from graphc.graph import Attrs, Op, Types
 from graphc.ops.lowering import IndexValue
 from graphc.ops.operands import TensorLike, as_tensor, expanded, shape_of
 from graphc.ops.registry import register
-from graphc.ops.samples import INTEGERS, NUMBERS, Sample
+from graphc.ops.samples import FLOATS, INTEGERS, NARROW, NUMBERS, Sample
 from graphc.types import Dim, DType, Shape, Size, TensorType, ceildiv, maximum
 
 _NO_INPUT = "it has no operands to differentiate"
@@ -83,7 +84,7 @@ def _iota_type(types: Types, attrs: Attrs) -> Types:
 
 def _iota(arrays: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
     shape, axis = attrs["shape"], attrs["axis"]
-    line = np.arange(shape[axis]).astype(attrs["dtype"].numpy)
+    line = cast_array(np.arange(shape[axis]), attrs["dtype"])
     column = line.reshape([-1 if a == axis else 1 for a in range(len(shape))])
     return (np.ascontiguousarray(np.broadcast_to(column, shape)),)
 
@@ -93,7 +94,7 @@ def _iota_samples() -> list[Sample]:
     return [
         Sample((), {"shape": shape, "dtype": dtype, "axis": axis}, (dtype,))
         for shape, axis in shapes
-        for dtype in NUMBERS
+        for dtype in (*NARROW, *NUMBERS)
     ]
 
 
@@ -116,8 +117,8 @@ register(
         "dim_value",
         "dim_value(size, dtype): a size as a scalar; of a named size, its value at the call.",
         lambda types, attrs: (TensorType(attrs["dtype"]),),
-        lambda arrays, attrs: (np.asarray(attrs["size"], attrs["dtype"].numpy),),
-        samples=lambda: [Sample((), {"size": 12, "dtype": d}, (d,)) for d in (*INTEGERS, *NUMBERS[-2:])],
+        lambda arrays, attrs: (cast_array(np.asarray(attrs["size"]), attrs["dtype"]),),
+        samples=lambda: [Sample((), {"size": 12, "dtype": d}, (d,)) for d in (*INTEGERS, *NARROW, *FLOATS)],
         exempt={"gradient": _NO_INPUT, "lowering": "a size is an argument of every kernel: it is read, not computed"},
         formula="size",
         example="graphc.dim_value(12)",

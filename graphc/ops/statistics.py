@@ -20,7 +20,7 @@ from graphc.ops.reductions import Axis, any, max, mean, min, sum
 from graphc.ops.selection import astype, where
 from graphc.ops.sources import dim_value
 from graphc.ops.transcendental import power, sqrt
-from graphc.types import bool_, float64, product
+from graphc.types import bool_, float32, float64, product
 
 
 def var(x: TensorLike, axis: Axis = None, correction: builtins.float = 0, keepdims: bool = False) -> Tensor:
@@ -29,6 +29,8 @@ def var(x: TensorLike, axis: Axis = None, correction: builtins.float = 0, keepdi
     Integers and bools count as float64; nan where count <= correction, or where an element is nan or infinite.
     """
     tensor = _floats("var", x)
+    if tensor.dtype.is_narrow:
+        return astype(var(astype(tensor, float32), axis, correction, keepdims), tensor.dtype)
     axes = normalized_axes("var", axis, tensor.ndim, tensor)
     count = dim_value(product(tensor.shape[a] for a in axes), tensor.dtype)
     total = sum(square(tensor - mean(tensor, axes, keepdims=True)), axes, keepdims)
@@ -58,6 +60,8 @@ def norm(x: TensorLike, ord: builtins.float | None = 2, axis: Axis = None, keepd
     derivative where all elements are 0 is 0. Integers count as float64; nan if an element is nan.
     """
     tensor = _floats("norm", x)
+    if tensor.dtype.is_narrow:
+        return astype(norm(astype(tensor, float32), ord, axis, keepdims), tensor.dtype)
     axes = normalized_axes("norm", axis, tensor.ndim, tensor)
     if ord is None or ord == 2:
         return _root(sum(square(tensor), axes, keepdims))

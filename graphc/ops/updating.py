@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from graphc.build import Tensor, apply, install, signature
+from graphc.conversion import cast_array, widened
 from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops import indexing, picking
@@ -214,8 +215,9 @@ def _fitting(name: str, x: Tensor, updates: TensorLike) -> Tensor:
     if isinstance(updates, (list, tuple)):
         array = np.asarray(updates)
         weak = array.dtype.kind == "f" and x.dtype.is_float
-        if weak or (array.size and array.dtype.kind in "biu" and bool((array.astype(x.dtype.numpy) == array).all())):
-            updates = array.astype(x.dtype.numpy)
+        fitted = cast_array(array, x.dtype)
+        if weak or (array.size and array.dtype.kind in "biu" and bool((widened(fitted) == array).all())):
+            updates = fitted
     if promoted(name, x, updates) is not x.dtype:
         given = signature(x, updates) if isinstance(updates, Tensor) else f"{signature(x)}, {updates!r} is written"
         fail(DTypeError, f"{name}: {given}: that narrows", f"write value.astype({x.dtype.name!r}) if you mean it")
