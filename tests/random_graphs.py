@@ -34,6 +34,8 @@ SMOOTH = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus")
 COMPARE = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 LOGICAL = ("logical_and", "logical_or", "logical_xor")
 
+COMPUTED = tuple(d for d in DTYPES if not d.is_narrow)  # every rounding of the others hides what differs before it
+
 
 class Choices(Protocol):
     """Where decisions come from."""
@@ -78,7 +80,7 @@ class Drawing:
         for size in self.sizes:
             if isinstance(size, Dim):  # every named size is the size of some input
                 self.sources.append(Source(graphc.placeholder(str(size), (size,), "int8")))
-        self.dtypes = [self.pick(DTYPES) if self.flip() else self.pick((float32, float64)) for _ in range(3)]
+        self.dtypes = [self.pick(COMPUTED) if self.flip() else self.pick((float32, float64)) for _ in range(3)]
 
     # choices
 
@@ -227,7 +229,7 @@ class Drawing:
         self.add(graphc.where(condition, x, y), max(self.bound(x), self.bound(y)))
 
     def cast(self) -> None:
-        x, to = self.some(), self.pick(DTYPES)
+        x, to = self.some(), self.pick(COMPUTED)
         if x.dtype.is_float and to.is_integer:  # outside of the range a cast is unspecified
             fits = (x > (-1 if to.kind == "u" else -100)) & (x < 100)
             x = graphc.where(fits, x, graphc.ones_like(x))
@@ -341,7 +343,7 @@ class Drawing:
         if any(evaluate(x.shape[axis], d) == 0 for d in self.dims):
             raise ShapeError("nothing to take")
         shape = tuple(count if a == axis else (1 if self.flip(6) else n) for a, n in enumerate(x.shape))
-        indices = self.source(shape, self.pick([d for d in DTYPES if d.is_integer]), x.shape[axis])
+        indices = self.source(shape, self.pick([d for d in COMPUTED if d.is_integer]), x.shape[axis])
         self.add(graphc.take_along_axis(x, indices, axis=axis), self.bound(x))
 
     def scatter(self) -> None:
@@ -353,7 +355,7 @@ class Drawing:
             raise ShapeError("nowhere to add")
         count = max(self.count((x.shape[axis],)), 1)
         x = self.tame(x, EXACT / count)
-        indices = self.source(x.shape, self.pick((int64, DTYPES[3])), size)
+        indices = self.source(x.shape, self.pick((int64, COMPUTED[3])), size)
         self.add(graphc.scatter_add_along_axis(indices, x, axis, size), self.bound(x) * count)
 
     def made_up(self) -> None:

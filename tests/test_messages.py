@@ -17,7 +17,7 @@ from graphc.nn.functional import cross_entropy, mse_loss
 
 X, LABELS = placeholder("x", (3, 4)), placeholder("i", (3, 4), "int64")
 W, Y = parameter("w", np.ones((5, 4), "float32")), placeholder("y", (3,), "float32")
-DTYPES = "bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64"
+DTYPES = "bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64"
 
 
 def message(build: Callable[[], Any]) -> str:
@@ -47,7 +47,7 @@ def message(build: Callable[[], Any]) -> str:
         (lambda: X + {}, "{}: graphc has no dtype object | use numbers or bools"),
         (lambda: X.astype(X), f"graphc has no dtype Tensor; it has {DTYPES}"),
         (lambda: X.astype("float23"), f"graphc has no dtype 'float23'; it has {DTYPES}"),
-        (lambda: X.astype("float16"), f"graphc has no dtype float16; it has {DTYPES}"),
+        (lambda: X.astype("float128"), f"graphc has no dtype float128; it has {DTYPES}"),
         (lambda: graphc.function([X, X * 2], X), "input 1 of a function is not a placeholder: result of multiply"
          " (f32[3,4]) | inputs are placeholders; parameters need not be listed"),
         (lambda: graphc.function([X], X, updates={X: X}), "updates has a key that is not a parameter: x (f32[3,4])"),
