@@ -49,6 +49,7 @@ class Form:
         found = {n: rng.standard_normal(s).astype(self.dtype) for n, s in shapes.items()}
         if self.mask == "additive array":
             found["mask"] = np.where(rng.random((self.rows, self.columns)) < 0.3, -1e9, 0).astype(self.dtype)
+            found["mask"][:, 0] = 0
         if self.mask == "boolean array":
             found["mask"] = rng.random((self.rows, self.columns)) < 0.7
             found["mask"][:, 0] = True
