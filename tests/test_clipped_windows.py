@@ -52,6 +52,7 @@ def convolution(
         ((8, 7, 6, 8), (1, 1, 8, 3), {"padding": 1}, [0, 0, 0]),
         ((2, 33, 30, 6), (3, 5, 1, 6), {"padding": (1, 4), "groups": 6}, [0, 0, 0]),
         ((2, 6, 40, 3), (3, 3, 1, 3), {"padding": 1, "groups": 3, "stride": 2}, [0, 0, 0]),
+        ((9, 8, 32, 32), (3, 3, 32, 4), {"padding": 1}, [0, 0, 0]),  # images at 64 KB: lines are rows, clipped ones
         ((1, 6, 5, 8), (3, 3, 8, 4), {"padding": 1}, [1, 1, 0]),  # a single image has no rows that are not clipped
     ],
 )

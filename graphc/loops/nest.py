@@ -169,16 +169,20 @@ def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | No
     of_a = [loop for loop in free if loop.in_a and not loop.in_b]
     of_b = [loop for loop in free if loop.in_b and not loop.in_a]
     shared = [loop for loop in free if loop.in_a and loop.in_b]
-    if len(of_a) == len(of_b) == 1 and not shared:
+    if len(of_a) == len(of_b) == 1 and not (shared or rows_a or rows_b):
         turned = result.index(of_a[0]) > result.index(of_b[0])
         return (of_b[0], of_a[0], True) if turned else (of_a[0], of_b[0], False)
     lanes = target.lanes(dtype.itemsize)
     best: tuple[float, Loop | None, Loop | None, bool] = (-1.0, None, None, False)
     for rows, cols, turned in ((of_a, of_b, False), (of_b, of_a, True)):
-        down: list[Loop | None] = [*rows] if rows else [None]
+        down: list[Loop | None] = [*rows, *(rows_b if turned else rows_a)] or [None]
         across: list[Loop | None] = [*cols] if cols else [None]
         for row, col in itertools.product(down, across):
             worth = _worth(row, col, turned, lanes)
+            if row is not None and _collides(row.b if turned else row.a, row.size, dtype):
+                worth *= 0.8
+            if row is not None and row.clipped:
+                worth *= 0.95  # some tiles lack steps, and there is code for each kind
             if worth > best[0]:
                 best = (worth, row, col, turned)
         wide = [col for col in shared if col.a == col.b == 1]
@@ -188,6 +192,11 @@ def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | No
             if row is not col and (worth := _worth_of_wide(row, col, lanes)) > best[0]:
                 best = (worth, row, col, turned)
     return best[1:]
+
+
+def _collides(stride: Size, size: Size, dtype: DType) -> bool:
+    """Whether rows so far apart share a few lines of a cache: a large power of two divides their distance."""
+    return known(size, 64) > 8 and isinstance(stride, int) and stride != 0 and stride * dtype.itemsize % (1 << 15) == 0
 
 
 def _side(loop: Loop) -> str:
