@@ -89,7 +89,7 @@ ARRAYS: dict[str, Case] = {
                                lambda y: T.zeros(2, 4, dtype=y.dtype).scatter_add(1, T.tensor(PLACES), y), [(2, 2)]),
     "stop_gradient": (lambda x: x * graphc.stop_gradient(x), lambda x: x * x.detach(), [(5,)]),
     "floor_divide": (lambda x: graphc.floor_divide(x, 0.3), lambda x: T.floor_divide(x.detach(), 0.3), [(9,)]),
-    "made of nothing": (lambda x: x + graphc.linspace(0, 1, 5, dtype=x.dtype) + graphc.arange(5, x.dtype)
+    "made of nothing": (lambda x: x + graphc.linspace(0, 1, 5, dtype=x.dtype) + graphc.arange(5, dtype=x.dtype)
                         + graphc.iota(5, x.dtype) + graphc.full((5,), 2, x.dtype) + graphc.ones((5,), x.dtype)
                         + graphc.zeros((5,), x.dtype) + graphc.ones_like(x) + graphc.zeros_like(x)
                         + graphc.full_like(x, 3) + graphc.eye(1, 5, 2, x.dtype)[0],
