@@ -92,9 +92,15 @@ ARRAYS: dict[str, Case] = {
     "made of nothing": (lambda x: x + graphc.linspace(0, 1, 5, dtype=x.dtype) + graphc.arange(5, dtype=x.dtype)
                         + graphc.iota(5, x.dtype) + graphc.full((5,), 2, x.dtype) + graphc.ones((5,), x.dtype)
                         + graphc.zeros((5,), x.dtype) + graphc.ones_like(x) + graphc.zeros_like(x)
-                        + graphc.full_like(x, 3) + graphc.eye(1, 5, 2, x.dtype)[0],
+                        + graphc.full_like(x, 3) + graphc.eye(1, 5, 2, x.dtype)[0]
+                        + graphc.empty(5, x.dtype) + graphc.empty_like(x),
                         lambda x: x + T.linspace(0, 1, 5, dtype=x.dtype) + 2 * T.arange(5) + 2 + 1 + 1 + 3
                         + T.eye(5, dtype=x.dtype)[2], [(5,)]),
+    "asarray and broadcast_arrays": (lambda x, y: graphc.broadcast_arrays(graphc.asarray(x), y)[1] * x,
+                                     lambda x, y: T.broadcast_tensors(x, y)[1] * x, [(3, 1), (4,)]),
+    "isin": (lambda x: graphc.isin(graphc.floor(x), [0, -2]), lambda x: T.isin(x.floor(), T.tensor([0.0, -2.0])),
+             [(9,)]),
+    "nextafter": (graphc.nextafter, lambda x, y: T.nextafter(x.detach(), y.detach()), [(9,), (9,)]),
 }  # fmt: skip
 
 MATRICES: dict[str, Case] = {
