@@ -72,10 +72,10 @@ def softmax_gradient() -> Row:
 def layer_norm() -> Row:
     shape = 4096, 768
 
-    def formula(sqrt: Callable[[Any], Any]) -> Callable[..., Any]:
+    def formula(rsqrt: Callable[[Any], Any]) -> Callable[..., Any]:
         def run(x: Any, w: Any, b: Any) -> Any:
             centred = x - x.mean(-1, keepdims=True)
-            return centred / sqrt((centred * centred).mean(-1, keepdims=True) + EPSILON) * w + b
+            return centred * rsqrt((centred * centred).mean(-1, keepdims=True) + EPSILON) * w + b
 
         return run
 
@@ -89,10 +89,10 @@ def layer_norm() -> Row:
     def build(peers: Peers) -> list[Contender]:
         sets = [(normal(*shape), normal(768, seed=1) + 1, normal(768, seed=2))]
         return [
-            *peers.graphc(formula(graphc.sqrt), sets),
+            *peers.graphc(formula(graphc.rsqrt), sets),
             *peers.numpy(in_numpy, sets, lambda: aligned(shape)),
             *peers.torch(lambda torch: lambda x, w, b: torch.nn.functional.layer_norm(x, (768,), w, b), sets),
-            *peers.jax(lambda jax, jnp: formula(jnp.sqrt), sets),
+            *peers.jax(lambda jax, jnp: formula(jax.lax.rsqrt), sets),
             *peers.numba(numba_kernels.layer_norm, sets, lambda: aligned(shape)),
         ]
 
@@ -134,10 +134,10 @@ def batch_norm() -> Row:
     """Training: the statistics of the batch. PyTorch gets the same memory as channels-last NCHW, and NCHW."""
     shape = 32, 32, 32, 64
 
-    def formula(sqrt: Callable[[Any], Any]) -> Callable[..., Any]:
+    def formula(rsqrt: Callable[[Any], Any]) -> Callable[..., Any]:
         def run(x: Any, w: Any, b: Any) -> Any:
             centred = x - x.mean((0, 1, 2))
-            return centred / sqrt((centred * centred).mean((0, 1, 2)) + EPSILON) * w + b
+            return centred * rsqrt((centred * centred).mean((0, 1, 2)) + EPSILON) * w + b
 
         return run
 
@@ -150,7 +150,7 @@ def batch_norm() -> Row:
 
     def build(peers: Peers) -> list[Contender]:
         sets = [(normal(*shape), normal(64, seed=1) + 1, normal(64, seed=2))]
-        found = [*peers.graphc(formula(graphc.sqrt), sets), *peers.numpy(in_numpy, sets)]
+        found = [*peers.graphc(formula(graphc.rsqrt), sets), *peers.numpy(in_numpy, sets)]
         for name, copy in (("PyTorch channels_last", lambda x: x), ("PyTorch", lambda x: x.contiguous())):
             found += peers.torch(
                 in_torch, sets, name=name, prepare=lambda x, w, b, copy=copy: (copy(x.permute(0, 3, 1, 2)), w, b),
@@ -158,7 +158,7 @@ def batch_norm() -> Row:
             )  # fmt: skip
         return [
             *found,
-            *peers.jax(lambda jax, jnp: formula(jnp.sqrt), sets),
+            *peers.jax(lambda jax, jnp: formula(jax.lax.rsqrt), sets),
             *peers.numba(numba_kernels.batch_norm, sets, lambda: aligned(shape)),
         ]
 

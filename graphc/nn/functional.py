@@ -150,8 +150,8 @@ def layer_norm(
     """
     axes = _last_axes("layer_norm", x, shape)
     centred = x - x.mean(axes, keepdims=True)
-    result = centred / ops.sqrt((centred * centred).mean(axes, keepdims=True) + eps)
-    return _scaled("layer_norm", result, shape, weight, bias)
+    scale = ops.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)  # one division for a row, as in PyTorch
+    return _scaled("layer_norm", centred * scale, shape, weight, bias)
 
 
 def rms_norm(x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
@@ -162,7 +162,8 @@ def rms_norm(x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, eps
     """
     axes = _last_axes("rms_norm", x, shape)
     small = x.dtype.limits.eps if eps is None else eps
-    return _scaled("rms_norm", x / ops.sqrt((x * x).mean(axes, keepdims=True) + small), shape, weight, None)
+    scale = ops.rsqrt((x * x).mean(axes, keepdims=True) + small)
+    return _scaled("rms_norm", x * scale, shape, weight, None)
 
 
 def embedding(indices: Tensor, weight: Tensor) -> Tensor:
