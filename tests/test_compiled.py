@@ -79,6 +79,11 @@ def stale(like: list[np.ndarray]) -> list[np.ndarray]:
     return [np.frombuffer(bytearray(b"\xa5" * a.nbytes), a.dtype).reshape(a.shape) for a in like]
 
 
+def plain(array: np.ndarray) -> np.ndarray:
+    """bfloat16 arrays as float32: NumPy's assertions take no NaN of theirs for equal."""
+    return array.astype("float32") if array.dtype.kind == "V" else array
+
+
 @pytest.mark.parametrize(("op", "dtype"), PAIRS)
 def test_compiled_is_the_reference(op: Op, dtype: DType) -> None:
     rng = np.random.default_rng(7)
@@ -91,7 +96,7 @@ def test_compiled_is_the_reference(op: Op, dtype: DType) -> None:
         for actual, want in zip(found, wanted, strict=True):
             agree(op, actual, want, arrays)
         for actual, strided in zip(found, compiled(*map(apart, arrays)), strict=True):
-            np.testing.assert_array_equal(actual, strided)  # from memory with gaps
+            np.testing.assert_array_equal(plain(actual), plain(strided))  # from memory with gaps
 
 
 @pytest.mark.parametrize(("op", "dtype"), PAIRS)
