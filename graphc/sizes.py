@@ -54,10 +54,11 @@ class Dim:
     Build one with `Dim.symbol("batch")` and `+ - * //`; operations give an `int` where the names cancel.
     """
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "plain", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
+        self.plain = not any(isinstance(atom, Call) for monomial, _ in terms for atom in monomial)
         self._hash = hash(terms)
 
     @staticmethod
@@ -91,6 +92,9 @@ class Dim:
     def __add__(self, other: Size) -> Size:
         if not isinstance(other, _SIZES):
             return NotImplemented
+        if isinstance(other, int) and self.plain:  # most additions: the constant is the last term
+            *rest, (last, factor) = self.terms if not self.terms[-1][0] else (*self.terms, ((), 0))
+            return Dim((*rest, (last, factor + other)) if factor + other else tuple(rest))
         total = dict(self.terms)
         for monomial, factor in terms_of(other):
             total[monomial] = total.get(monomial, 0) + factor
@@ -110,6 +114,8 @@ class Dim:
     def __mul__(self, other: Size) -> Size:
         if not isinstance(other, _SIZES):
             return NotImplemented
+        if isinstance(other, int) and self.plain:
+            return Dim(tuple((monomial, factor * other) for monomial, factor in self.terms)) if other else 0
         total: dict[Monomial, int] = {}
         for m1, c1 in self.terms:
             for m2, c2 in terms_of(other):
@@ -222,7 +228,12 @@ def _monomial(atoms: Iterable[Atom]) -> Monomial:
 
 
 def _term_order(term: tuple[Monomial, int]) -> tuple[int, str]:
-    return (-len(term[0]), "*".join(map(str, term[0])))
+    return _monomial_order(term[0])
+
+
+@cache
+def _monomial_order(monomial: Monomial) -> tuple[int, str]:
+    return (-len(monomial), "*".join(map(str, monomial)))
 
 
 def _wrapped(size: Size) -> str:
