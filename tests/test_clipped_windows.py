@@ -50,6 +50,8 @@ def convolution(
         ((9, 6, 5, 8), (3, 3, 8, 4), {"padding": 1}, [0, 0, 0]),
         ((9, 5, 7, 9), (3, 4, 9, 4), {"padding": (2, 3), "stride": (1, 2), "dilation": (2, 1)}, [0, 0, 0]),
         ((8, 7, 6, 8), (1, 1, 8, 3), {"padding": 1}, [0, 0, 0]),
+        ((9, 5, 3, 8), (3, 3, 8, 4), {"padding": 1}, [0, 0, 0]),  # lines of windows are whole lines, yet no single run
+        ((33, 3, 3, 16), (3, 3, 16, 16), {"padding": 1}, [0, 0, 0]),
         ((2, 33, 30, 6), (3, 5, 1, 6), {"padding": (1, 4), "groups": 6}, [0, 0, 0]),
         ((2, 6, 40, 3), (3, 3, 1, 3), {"padding": 1, "groups": 3, "stride": 2}, [0, 0, 0]),
         ((9, 8, 32, 32), (3, 3, 32, 4), {"padding": 1}, [0, 0, 0]),  # images at 64 KB: lines are rows, clipped ones

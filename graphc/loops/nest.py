@@ -41,7 +41,9 @@ class Loop:
         return same and all(wide == narrow * self.size for wide, narrow in pairs)
 
     def merged(self, inner: Loop) -> Loop:
-        return replace(inner, labels=self.labels + inner.labels, size=self.size * inner.size)
+        """Both as one. Its outermost label may be clipped, so that nothing merges with it from outside."""
+        labels, size = self.labels + inner.labels, self.size * inner.size
+        return replace(inner, labels=labels, size=size, clipped=self.clipped, fixed=self.fixed)
 
     def exchanged(self) -> Loop:
         return replace(self, a=self.b, b=self.a, in_a=self.in_b, in_b=self.in_a)
