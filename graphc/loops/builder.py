@@ -81,11 +81,12 @@ class Builder:
         if isinstance(expr, (Const, Var)):
             return Scalar(expr, depth)
         memo = self.levels[depth].memo
-        if expr not in memo:
+        found: Scalar | None = memo.get(expr)
+        if found is None:
             var = Var(self.fresh(stem), expr.vtype)
             self.emit(Let(var, expr), depth)
-            memo[expr] = Scalar(var, depth)
-        return memo[expr]
+            found = memo[expr] = Scalar(var, depth)
+        return found
 
     @contextlib.contextmanager
     def loop(self, stem: str, start: Size, stop: Size, step: int = 1) -> Iterator[Dim]:

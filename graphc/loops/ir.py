@@ -59,7 +59,7 @@ class Const:
         return self.vtype == other.vtype and repr(self.value) == repr(other.value)
 
     def __hash__(self) -> int:
-        return hash((self.value == self.value and self.value, self.vtype))
+        return hash(self.value == self.value and self.value)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,9 @@ class Var:
 
     name: str
     vtype: VType = I64
+
+    def __hash__(self) -> int:  # expressions are looked up all the time: by what nearly always tells them apart
+        return hash(self.name)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ class Load:
     vtype: VType
     mask: Expr | None = None  # bool, as many lanes as vtype
 
+    def __hash__(self) -> int:
+        return hash((self.buffer, self.index))
+
 
 @dataclass(frozen=True)
 class Op:
@@ -105,6 +111,9 @@ class Op:
     name: str
     args: tuple[Expr, ...]
     vtype: VType
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.args))
 
 
 Expr = Union[Const, Var, Reg, Load, Op]

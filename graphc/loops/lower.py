@@ -169,7 +169,7 @@ class _Lowering:
         if isinstance(shape, ContractionShape):
 
             def shared(pack: Pack) -> bool:
-                return self.wanted[pack.operand(node), print_kernel(pack.kernel)] > 1
+                return bool(self.wanted) and self.wanted[pack.operand(node), print_kernel(pack.kernel)] > 1
 
             return lower_contraction(name, inner, shape, self.target, self.checks, shared), {}
         if isinstance(shape, BlocksShape):

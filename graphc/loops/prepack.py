@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from graphc.graph import Node, Value
 from graphc.loops.builder import Builder
@@ -29,9 +30,14 @@ class Pack:
     """What packs an operand: `kernel` reads `source` (a buffer of the contraction) and fills `size` elements."""
 
     source: str
-    kernel: LoopKernel
+    generate: Callable[[], LoopKernel]
     dtype: DType
     size: int
+
+    @cached_property
+    def kernel(self) -> LoopKernel:
+        """Made when it is looked at: most operands are not packed ahead, and squares of registers are long."""
+        return self.generate()
 
     def operand(self, node: Node) -> Value:
         """What it packs for a kernel node, whose inputs are the buffers b0, b1, ..."""
@@ -73,30 +79,38 @@ def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) ->
     s, k, b = schedule, problem.k, problem.b
     assert isinstance(k, int) and isinstance(s.panels, int)
     length = ceildiv_int(k, s.lanes) * s.lanes  # whole vectors are written
-    builder = Builder(target.lanes(problem.dtype.itemsize))
-    each = max(1, CHUNK // (length * s.width))
-    first = Dim.symbol("chunk") * each
-    with builder.loop("panel", first, minimum(first + each, s.panels)) as panel:
-        col = panel * s.width
-        limit = s.width if s.masked == "none" else problem.n - col
-        source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit)
-        pack(builder, source, k, PACKED, panel * (length * s.width), s.vectors)
-    kernel = _kernel("pack_columns", builder, problem.dtype, ceildiv_int(s.panels, each))
-    return Pack(b.buffer, kernel, problem.dtype, s.panels * length * s.width), Operand(name, 0, (), s.width, length)
+    panels, panel_size = s.panels, length * s.width
+
+    def generate() -> LoopKernel:
+        builder = Builder(target.lanes(problem.dtype.itemsize))
+        each = max(1, CHUNK // panel_size)
+        first = Dim.symbol("chunk") * each
+        with builder.loop("panel", first, minimum(first + each, panels)) as panel:
+            col = panel * s.width
+            limit = s.width if s.masked == "none" else problem.n - col
+            source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit)
+            pack(builder, source, k, PACKED, panel * panel_size, s.vectors)
+        return _kernel("pack_columns", builder, problem.dtype, ceildiv_int(panels, each))
+
+    return Pack(b.buffer, generate, problem.dtype, panels * panel_size), Operand(name, 0, (), s.width, length)
 
 
 def _rows(problem: Problem, schedule: Schedule, target: Target, name: str) -> tuple[Pack, Operand]:
     """Tiles of A, one after the other: [tile, k, row]."""
     s, k, a = schedule, problem.k, problem.a
     assert isinstance(k, int) and isinstance(s.tiles, int)
+    tiles = s.tiles
     height, size = packed_tile(s, k)
-    builder = Builder(target.lanes(problem.dtype.itemsize))
-    first = Dim.symbol("chunk") * s.together
-    rows = Rows(lambda t: first_row(s, first + t), height, size)
-    source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m)
-    pack_rows(builder, source, k, PACKED, first * size, rows, minimum(s.together, s.tiles - first))
-    kernel = _kernel("pack_rows", builder, problem.dtype, ceildiv_int(s.tiles, s.together))
-    return Pack(a.buffer, kernel, problem.dtype, s.tiles * size), Operand(name, 0, (), size, height)
+
+    def generate() -> LoopKernel:
+        builder = Builder(target.lanes(problem.dtype.itemsize))
+        first = Dim.symbol("chunk") * s.together
+        rows = Rows(lambda t: first_row(s, first + t), height, size)
+        source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m)
+        pack_rows(builder, source, k, PACKED, first * size, rows, minimum(s.together, tiles - first))
+        return _kernel("pack_rows", builder, problem.dtype, ceildiv_int(tiles, s.together))
+
+    return Pack(a.buffer, generate, problem.dtype, tiles * size), Operand(name, 0, (), size, height)
 
 
 def _kernel(name: str, builder: Builder, dtype: DType, chunks: int) -> LoopKernel:
