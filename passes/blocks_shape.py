@@ -66,7 +66,10 @@ def blocks_shape(graph: Graph) -> BlocksShape:
     if reductions:
         return _shape(nodes, views, reductions[0].inputs[0].type.shape, reductions[0].attrs["axes"])
     # every statistic comes from another kernel: either axis may be that of the columns
-    full = next(node for node in nodes if isinstance(node.op.lowering, Contraction)).types[0].shape
+    entering = [node for node in nodes if isinstance(node.op.lowering, Contraction)]
+    if not entering:
+        raise _no_shape("no matrix is made or reduced")
+    full = entering[0].types[0].shape
     try:
         return _shape(nodes, views, full, (len(full) - 1,))
     except _NoShape:

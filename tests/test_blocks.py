@@ -268,3 +268,32 @@ def test_attention_errors() -> None:
     inner = placeholder("s", (3, "inner"), "float32")
     with pytest.raises(ArgumentError, match="needs a scale"):
         function(inner, inner, inner)
+
+
+@pytest.mark.parametrize("steps", ["t", 24])
+def test_layers_of_attention_one_behind_the_other(steps: str | int, rng: np.random.Generator) -> None:
+    """Two layers with everything around them, a named batch size and all gradients: as interpreted."""
+    parameters: list[graphc.Parameter] = []
+
+    def weight(*shape: int) -> graphc.Parameter:
+        value = rng.standard_normal(shape) * 0.1
+        parameters.append(graphc.parameter(f"w{len(parameters)}", value))
+        return parameters[-1]
+
+    def layer(x: graphc.Tensor) -> graphc.Tensor:
+        batch, time, _ = x.shape
+        parts = graphc.split(x @ weight(64, 192), 3, -1)
+        heads = [part.reshape(batch, time, 4, 16).transpose(0, 2, 1, 3) for part in parts]
+        mixed = functional.scaled_dot_product_attention(*heads, is_causal=True).transpose(0, 2, 1, 3).reshape(batch, time, 64)
+        x = x + mixed @ weight(64, 64)
+        return x + functional.gelu(x @ weight(64, 128)) @ weight(128, 64)
+
+    x = placeholder("x", ("batch", steps, 64), "float64")
+    y = layer(layer(x))
+    outputs = [y, *graphc.grad((y * y).mean(), parameters)]
+    step = graphc.function([x], outputs)
+    for batch in (1, 3):
+        value = rng.standard_normal((batch, 24, 64))
+        wanted = evaluate([t.ref for t in outputs], {x.ref: value})
+        for actual, expected in zip(step(value), wanted, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
