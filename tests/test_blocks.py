@@ -284,8 +284,8 @@ def test_layers_of_attention_one_behind_the_other(steps: str | int, rng: np.rand
         batch, time, _ = x.shape
         parts = graphc.split(x @ weight(64, 192), 3, -1)
         heads = [part.reshape(batch, time, 4, 16).transpose(0, 2, 1, 3) for part in parts]
-        mixed = functional.scaled_dot_product_attention(*heads, is_causal=True).transpose(0, 2, 1, 3).reshape(batch, time, 64)
-        x = x + mixed @ weight(64, 64)
+        mixed = functional.scaled_dot_product_attention(*heads, is_causal=True).transpose(0, 2, 1, 3)
+        x = x + mixed.reshape(batch, time, 64) @ weight(64, 64)
         return x + functional.gelu(x @ weight(64, 128)) @ weight(128, 64)
 
     x = placeholder("x", ("batch", steps, 64), "float64")
