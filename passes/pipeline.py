@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphc.graph import Graph
 from graphc.observe import Observer
+from graphc.passes.choose_layouts import choose_layouts
 from graphc.passes.crop_products import crop_products
 from graphc.passes.drop_marks import drop_marks
 from graphc.passes.expand_products import expand_products
@@ -31,6 +32,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("stabilize", stabilize, "logarithms of sums of exponentials keep their digits; before rules hide their shape"),
     Pass("widen", widen, "narrow floats are stored, not computed with; always", instead=widen),
     Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),
+    Pass("choose_layouts", choose_layouts, "channels fill vectors, lines seldom do; before passes that look at orders"),
     Pass("split_strides", split_strides, "a stride leaves zeros in a gradient: no work is done on them"),
     Pass("split_sums", split_sums, "two threads read half of the images each, where reading is all there is to do"),
     Pass("expand_products", expand_products, "products with rows or columns only are sums, which rows do best"),
