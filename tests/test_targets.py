@@ -68,7 +68,13 @@ def adam() -> Case:
     return [p, m, v, g], [p - 1e-3 * m1 / (graphc.sqrt(v1) + 1e-8), m1, v1]
 
 
+def transposed() -> Case:
+    x, y = placeholder("x", (96, 128)), placeholder("y", (128, 96))
+    return [x, y], [x.T * 2 + y]
+
+
 CASES: dict[str, Callable[[], Case]] = {
+    "transpose": transposed,
     "matmul NN": lambda: product("NN", 65),
     "matmul NT": lambda: product("NT", 65),
     "matmul TN": lambda: product("TN", 65),

@@ -64,7 +64,7 @@ class Evaluator:
             if self._known(wanted, point) is not None:
                 stack.pop()
                 continue
-            missing = [need for need in self._needs(*wanted) if self._known(need, point) is None]
+            missing = [need for need in self.needs(*wanted) if self._known(need, point) is None]
             if missing:
                 stack.extend(reversed(missing))
                 continue
@@ -74,6 +74,11 @@ class Evaluator:
         found = self._known((value, index), point)
         assert found is not None
         return found
+
+    def put(self, wanted: tuple[Value, Index], found: Mapping[Point, Scalar]) -> None:
+        """`value[index]` at some points, loaded in another way than each by itself, inside the innermost open loop."""
+        memo = self.builder.levels[-1].memo
+        memo.update({(wanted, point): result for point, result in found.items()})
 
     def _known(self, wanted: tuple[Value, Index], point: Point) -> Scalar | None:
         bound = point.lookup(wanted[0])
@@ -85,7 +90,8 @@ class Evaluator:
                 return level.memo[key]
         return None
 
-    def _needs(self, value: Value, index: Index) -> list[tuple[Value, Index]]:
+    def needs(self, value: Value, index: Index) -> list[tuple[Value, Index]]:
+        """What `value[index]` is computed from, as far as that is known before any of it is computed."""
         node = value.node
         lowering = node.op.lowering
         if isinstance(lowering, Elementwise):
@@ -102,7 +108,7 @@ class Evaluator:
     def _compute(self, value: Value, index: Index, point: Point) -> Scalar:
         node, h = value.node, self.builder
         lowering = node.op.lowering
-        operands = [self._known(need, point) for need in self._needs(value, index)]
+        operands = [self._known(need, point) for need in self.needs(value, index)]
         if isinstance(lowering, Elementwise):
             return _one(lowering.body(h, node.attrs, *operands), value.index)
         if isinstance(lowering, Movement):

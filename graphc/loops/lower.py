@@ -30,6 +30,7 @@ from graphc.loops.rows import RowsLowering
 from graphc.loops.scan import lower_scan
 from graphc.loops.scatter import lower_scatter
 from graphc.loops.sort import lower_sort
+from graphc.loops.transposes import TransposesLowering
 from graphc.ops.lowering import ScatterAdd
 from graphc.passes.blocks_shape import BlocksShape
 from graphc.passes.domain import (
@@ -189,6 +190,9 @@ class _Lowering:
             again = kernel_shape(inner)
             assert isinstance(again, RowsShape)
             shape = again
+        transposing = TransposesLowering(name, inner, shape, self.target, self.checks)
+        if transposing.suits:
+            return transposing.run(), values
         kind = columns.ColumnsLowering if columns.suits(shape, inner) else RowsLowering
         return kind(name, inner, shape, self.target, self.checks).run(), values
 

@@ -1,0 +1,183 @@
+"""Transposing kernels: elementwise, with an operand whose contiguous axis is not the one that the lanes run along.
+
+    for each index of the other axes and block of rows (a chunk of them):
+        for each vector along the last axis, for each few rows of the block, as many as there are lanes:
+            as many vectors of the operand, along its contiguous axis; their square is transposed in registers
+            for each row: everything else of the kernel, stored along the last axis
+
+So both sides are read and written by whole vectors, and a block of rows is narrow enough that its pages and the lines
+that two squares share stay at hand. `suits` says which kernels come here; enter at `TransposesLowering.run`.
+"""
+
+from __future__ import annotations
+
+from graphc.errors import InternalError
+from graphc.graph import Graph, Value
+from graphc.loops.builder import LANE, linear_address
+from graphc.loops.cost import element_cost
+from graphc.loops.evaluate import Checks, Index, Point
+from graphc.loops.ir import Prefetch, Stmt
+from graphc.loops.kernel import GRAIN, KernelLowering, symbol_of
+from graphc.loops.lanes import below, child, named
+from graphc.loops.packing import transposed
+from graphc.ops.lowering import Gather
+from graphc.passes.domain import FULL, RowsShape
+from graphc.target import Target
+from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product, symbols, terms_of
+
+BLOCK = 32  # rows that a vector of columns is computed for before the next one
+AHEAD = 2  # vectors of a row between what is stored and what is asked for
+SQUARE = 12  # simple instructions for each vector of a square, beside the elements' own
+
+Read = tuple[Value, Index]
+
+
+class TransposesLowering(KernelLowering):
+    """One transposing kernel; `suits` first, then `run` gives it."""
+
+    def __init__(self, name: str, graph: Graph, shape: RowsShape, target: Target, checks: Checks) -> None:
+        super().__init__(name, graph, shape, target, checks, ())
+        self.squares = self._squares() if self._plain() else {}
+        # the rows of a square lie along the axis that most operands have contiguous, the first one of those
+        self.row_axis = max(self.squares, key=lambda axis: len(self.squares[axis]), default=0)
+
+    @property
+    def suits(self) -> bool:
+        """Whether an operand is read in squares."""
+        return bool(self.squares)
+
+    def _plain(self) -> bool:
+        """Nothing but full results, and no index that is checked: the rows of a square need not exist."""
+        results = self.graph.outputs
+        alone = not self.reduced and not self.shape.totals and all(self._class(v) == FULL for v in results)
+        gathers = any(isinstance(node.op.lowering, Gather) for node in self.graph.order())
+        return alone and not gathers and self.h.lane_count > 1 and len(self.axes) > 1
+
+    def _squares(self) -> dict[int, list[Read]]:
+        """The operands that are contiguous along an axis but the last one, and move along the last one: by that axis.
+
+        Axes that do not fill half of the lanes have none.
+        """
+        found: dict[int, list[Read]] = {}
+        seen: set[Read] = set()
+        stack = [(v, self.index_of(v)) for v in self.graph.outputs]
+        lane = symbol_of(self.axes[-1])
+        while stack:
+            read = stack.pop()
+            if read in seen:
+                continue
+            seen.add(read)
+            value, index = read
+            if value not in self.buffers:
+                stack.extend(reversed(self.evaluator.needs(value, index)))
+                continue
+            address = linear_address(index, value.type.shape)
+            if lane not in symbols(address) or _stride_is_one(address, lane):
+                continue
+            for axis in self.axes[:-1]:
+                size = self.shape.full[axis]
+                wide = not isinstance(size, int) or 2 * size >= self.h.lane_count
+                if wide and _stride_is_one(address, symbol_of(axis)):
+                    found.setdefault(axis, []).append(read)
+        return found
+
+    def _loops(self) -> Size:
+        h, lanes, chunk = self.h, self.h.lane_count, Dim.symbol("chunk")
+        height, width = self.shape.full[self.row_axis], self.shape.full[self.axes[-1]]
+        outer = [i for i in self.axes[:-1] if i != self.row_axis]
+        blocks = ceildiv(height, BLOCK)
+        units = product(self.shape.full[i] for i in outer) * blocks
+        work = ceildiv(width, lanes) * (BLOCK * (element_cost(self.graph) + SQUARE))
+        share: Size = ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
+        first = named(h, "first", chunk * share)
+        with h.loop("i", first, named(h, "last", minimum(first + share, units))) as unit:
+            row, block = (0, unit) if not outer else (named(h, "row", unit // blocks), named(h, "block", unit % blocks))
+            point = self._at_named_row(row, outer)
+            start = named(h, "start", block * BLOCK)
+            self._block(start, named(h, "stop", minimum(start + BLOCK, height)), point)
+        return ceildiv(units, share)
+
+    def _at_named_row(self, row: Size, outer: list[int]) -> Point:
+        if not outer:
+            return self.top
+        assert isinstance(row, Dim)
+        point = self._at_row(row, outer)
+        return Point({name: named(self.h, "at", place) for name, place in point.axes.items()})
+
+    def _block(self, start: Size, stop: Size, point: Point) -> None:
+        """All columns of some rows: squares that are whole, then those at the edges, under masks.
+
+        A long body is emitted once, under masks all over.
+        """
+        h, lanes = self.h, self.h.lane_count
+        width = self.shape.full[self.axes[-1]]
+        exact = self.shape.full[self.row_axis] % lanes == 0, width % lanes == 0
+        masked = self.heavy and not all(exact)
+        right: Size = 0 if masked else width if exact[1] else named(h, "right", width // lanes * lanes)
+        bottom: Size = stop if exact[0] else named(h, "whole", start + (stop - start) // lanes * lanes)
+        if right != 0:
+            with h.loop("j", 0, right, lanes) as column:
+                with h.loop("r", start, bottom, lanes) as row:
+                    self._square(row, column, point, edge=False)
+                if not exact[0]:
+                    with h.loop("r", bottom, stop, lanes) as row:
+                        self._square(row, column, point, edge=True)
+        if masked or not exact[1]:
+            with h.loop("j", right, width, lanes) as column, h.loop("r", start, stop, lanes) as row:
+                self._square(row, column, point, edge=True)
+
+    def _square(self, row: Size, column: Size, point: Point, edge: bool) -> None:
+        """lanes x lanes elements from (row, column) on; at an `edge`, those that exist."""
+        h, lanes = self.h, self.h.lane_count
+        along, across = symbol_of(self.row_axis), symbol_of(self.axes[-1])
+        height, width = self.shape.full[self.row_axis], self.shape.full[self.axes[-1]]
+        inside = below(h, height - row) if edge else None
+        columns = [
+            child(
+                child(point, across, minimum(column + n, width - 1) if edge else column + n),
+                along,
+                row + Dim.symbol(LANE),
+                inside,
+            )
+            for n in range(lanes)
+        ]
+        mask = below(h, width - column) if edge else None
+        rows = [child(child(point, along, row + n), across, column + Dim.symbol(LANE), mask) for n in range(lanes)]
+        if mask is not None:
+            for n, p in enumerate(rows):
+                p.guard = h.lt(h.index(row + n), h.index(height))
+                p.mask = h.and_(mask, p.guard)
+        for read in self.squares[self.row_axis]:
+            vectors = transposed(h, [self.evaluator.at(*read, p) for p in columns])
+            self.evaluator.put(read, dict(zip(rows, vectors, strict=True)))
+        for p in rows:
+            self._store_all([(v, p) for v in self._results(FULL)])
+        if not edge:
+            self._ask_ahead(row, column, point)
+
+    def _ask_ahead(self, row: Size, column: Size, point: Point) -> None:
+        """The lines of the square in the next columns: each may be in a page of its own, which no machine guesses."""
+        along, across = symbol_of(self.row_axis), symbol_of(self.axes[-1])
+        for n in range(self.h.lane_count):
+            reader = child(child(point, across, column + self.h.lane_count + n), along, row)
+            for value, index in self.squares[self.row_axis]:
+                self._ask(self.buffers[value], linear_address(index, value.type.shape), reader, write=False)
+            writer = child(child(point, along, row + n), across, column + AHEAD * self.h.lane_count)
+            for value in self._results(FULL):
+                for buffer in self._buffers_of(value):
+                    self._ask(buffer, linear_address(self.index_of(value), value.type.shape), writer, write=True)
+
+    def _ask(self, buffer: str, address: Size, point: Point, write: bool) -> None:
+        self.h.emit(Prefetch(buffer, self.h.index(self.evaluator.placed(address, point)).expr, write))
+
+    def _partial(self, node: object, chunks: Size) -> tuple[DType, Size]:
+        raise InternalError("a transposing kernel has no reductions")
+
+    def _finish(self, chunks: Size) -> tuple[Stmt, ...]:
+        return ()
+
+
+def _stride_is_one(address: Size, symbol: str) -> bool:
+    """Whether the address moves by one element with the symbol, and in no other way."""
+    moves = [(m, factor) for m, factor in terms_of(address) if symbol in symbols(Dim.from_terms({m: factor}))]
+    return moves == [((symbol,), 1)]
