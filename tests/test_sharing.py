@@ -114,3 +114,28 @@ def test_a_bug_of_ours_leaves_a_reproducer(monkeypatch: pytest.MonkeyPatch) -> N
     path = Path(str(caught.value).rsplit("reproducer: ", 1)[1])
     assert graphc.text.parse(path.read_text()).outputs[0].op.name == "add"
     path.unlink()
+
+
+def test_equal_layers_are_lowered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty steps of a recurrence take the lowering of a few; the kernels are those of lowering each."""
+    from graphc.loops import lower as lowering
+
+    counted = []
+    real = lowering.lower_contraction
+
+    def counting(name: str, *more: Any) -> Any:
+        counted.append(name)
+        return real(name, *more)
+
+    monkeypatch.setattr(lowering, "lower_contraction", counting)
+    w = graphc.parameter("w", np.eye(8, dtype="float32") / 2)
+    x = h = graphc.placeholder("x", ("n", 8))
+    for _ in range(50):
+        h = graphc.tanh(h @ w)
+    with graphc.config(cache=False):
+        step = graphc.function([x], h)
+    expected = value = np.linspace(-1, 1, 24, dtype="float32").reshape(3, 8)
+    for _ in range(50):
+        expected = np.tanh(expected / 2)
+    np.testing.assert_allclose(step(value), expected, rtol=1e-5, atol=1e-7)
+    assert len(step.program.regions) == 50 and len(counted) <= 4 and len(step.kernels) == 1

@@ -7,8 +7,8 @@ happen in place, how long each temporary lives. What a kernel does inside is `ro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,12 +43,23 @@ from graphc.passes.domain import (
     kernel_shape,
 )
 from graphc.target import Target
+from graphc.text import canonical_text
 from graphc.types import Size, TensorType, substitute, symbols
 
 
 def lower(graph: Graph, target: Target) -> Program:
     """The Program of a graph whose nodes are sources and kernels (what `passes.pipeline.optimize` gives)."""
     return _Lowering(graph, target).run()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A kernel under its final name, what its sizes stand for, and what was asked about its operands, with answers."""
+
+    name: str
+    lowered: Lowered
+    sizes: Mapping[str, Size]
+    asked: Sequence[tuple[Pack, bool]]
 
 
 class _Lowering:
@@ -61,6 +72,7 @@ class _Lowering:
         self.names: dict[Value, str] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.kernels: dict[str, tuple[str, Lowered]] = {}  # text without the name -> (name, kernel)
+        self.known: dict[tuple[str, str], _Known] = {}  # name and text of an inner graph -> its kernel
         self.operands_of: dict[Node, Mapping[Value, Value]] = {}  # kernel node -> inner placeholder -> outer value
         self.packed: dict[tuple[Value, str], str] = {}  # operand, text of what packs it -> buffer
         self.ahead: dict[int, list[tuple[int, Task]]] = {}  # region -> what packs operands for it, and their regions
@@ -133,13 +145,9 @@ class _Lowering:
     def _task(self, node: Node, region: int) -> Task:
         inner = substituted(node.attrs["graph"], self.inside)
         self.operands_of[node] = dict(zip(inner.inputs, node.inputs, strict=True))
-        found = len(self.checks.nodes)
-        lowered, regrouped = self._lowered(node, inner)
-        values = {**self.outside, **{name: substitute(size, self.outside) for name, size in regrouped.items()}}
-        for check in self.checks.nodes[found:]:
-            self.operands_of[check] = self.operands_of[node]
-        name, lowered = self._shared(lowered, node.attrs["name"])
-        kernel = lowered.kernel
+        known = self._kernel(node, inner)
+        name, lowered, kernel = known.name, known.lowered, known.lowered.kernel
+        values = {**self.outside, **{n: substitute(size, self.outside) for n, size in known.sizes.items()}}
         partials = [
             self._add(f"{name}.part", "temp", TensorType(dtype, (substitute(size, values),)), region, region)
             for dtype, size in lowered.partials
@@ -164,14 +172,38 @@ class _Lowering:
         self.buffers[buffer] = replace(self.buffers[buffer], last=region)
         return buffer
 
-    def _lowered(self, node: Node, inner: Graph) -> tuple[Lowered, Mapping[str, Size]]:
+    def _kernel(self, node: Node, inner: Graph) -> _Known:
+        """The kernel of a node. Equal layers have equal inner graphs, which are lowered once.
+
+        Not those with checks, which tell their nodes apart, nor where other operands are to be packed.
+        """
+
+        def shared(pack: Pack) -> bool:
+            return bool(self.wanted) and self.wanted[pack.operand(node), print_kernel(pack.kernel)] > 1
+
+        key = (node.attrs["name"], canonical_text(inner))
+        known = self.known.get(key)
+        if known is not None and all(shared(pack) == answer for pack, answer in known.asked):
+            return known
+        asked: list[tuple[Pack, bool]] = []
+
+        def noted(pack: Pack) -> bool:
+            asked.append((pack, shared(pack)))
+            return asked[-1][1]
+
+        found = len(self.checks.nodes)
+        lowered, sizes = self._lowered(node, inner, noted)
+        for check in self.checks.nodes[found:]:
+            self.operands_of[check] = self.operands_of[node]
+        known = _Known(*self._shared(lowered, node.attrs["name"]), sizes, asked)
+        if len(self.checks.nodes) == found:
+            self.known[key] = known
+        return known
+
+    def _lowered(self, node: Node, inner: Graph, shared: Callable[[Pack], bool]) -> tuple[Lowered, Mapping[str, Size]]:
         shape = kernel_shape(inner)
         name: str = node.attrs["name"]
         if isinstance(shape, ContractionShape):
-
-            def shared(pack: Pack) -> bool:
-                return bool(self.wanted) and self.wanted[pack.operand(node), print_kernel(pack.kernel)] > 1
-
             return lower_contraction(name, inner, shape, self.target, self.checks, shared), {}
         if isinstance(shape, BlocksShape):
             return lower_blocks(name, inner, shape, self.target, self.checks), {}
