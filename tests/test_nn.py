@@ -228,3 +228,38 @@ def test_files_hold_any_name_and_no_objects(tmp_path: Path) -> None:
         archive.writestr("x.npy", b"nothing")
     with pytest.raises(ArgumentError, match="not an .npz file of plain arrays"):
         load(path)
+
+
+def test_sequential_takes_functions_and_says_what_it_does_not_take() -> None:
+    x = placeholder("x", ("n", 3))
+    layer = Linear(3, 2, generator=0)
+    model = Sequential(layer, functional.gelu, last=lambda y: y * 2)
+    value = RNG.standard_normal((4, 3)).astype("float32")
+    expected = functional.gelu(layer(x)).eval({x: value}) * 2
+    np.testing.assert_array_equal(model(x).eval({x: value}), expected)
+    assert len(model) == 3 and "Function(gelu)" in repr(model) and list(model.state_dict()) == ["0.weight", "0.bias"]
+    with pytest.raises(ArgumentError, match=r"argument '1' is neither a Module nor a function, but a int"):
+        Sequential(layer, 3)
+    with pytest.raises(ArgumentError, match=r"(?s)argument '0' is neither .* but a list.*Sequential\(\*modules\)"):
+        Sequential([layer])
+
+
+def test_a_list_of_layers_is_part_of_its_module() -> None:
+    class Tower(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [Linear(4, 4, generator=1), Linear(4, 2, generator=2)]
+
+        def forward(self, x: graphc.Tensor) -> graphc.Tensor:
+            for layer in self.layers:
+                x = functional.relu(layer(x))
+            return x
+
+    tower = Tower()
+    assert list(tower.state_dict()) == [f"layers.{i}.{n}" for i in (0, 1) for n in ("weight", "bias")]
+    assert tower(placeholder("x", ("n", 4))).shape[1] == 2 and len(tower.layers) == 2
+    assert not tower.eval().layers[1].training
+    with pytest.raises(ArgumentError, match="Tower.heads is a dict of modules, which would not be found"):
+        tower.heads = {"a": ReLU()}
+    with pytest.raises(ArgumentError, match="ModuleList: 3 at position 2 is no Module"):
+        tower.layers = [ReLU(), ReLU(), 3]

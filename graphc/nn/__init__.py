@@ -6,7 +6,7 @@ layer is a `Module` with a `forward` that builds a graph; it needs no other plac
 
 from graphc.nn import functional
 from graphc.nn.layers import Dropout, Linear, ReLU, Sequential
-from graphc.nn.module import Module
+from graphc.nn.module import Module, ModuleList
 from graphc.nn.saving import load, save
 
-__all__ = ["Dropout", "Linear", "Module", "ReLU", "Sequential", "functional", "load", "save"]
+__all__ = ["Dropout", "Linear", "Module", "ModuleList", "ReLU", "Sequential", "functional", "load", "save"]

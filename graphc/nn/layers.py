@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from graphc.build import Parameter, Tensor, fail
 from graphc.errors import ArgumentError
 from graphc.nn import functional
-from graphc.nn.module import Module
+from graphc.nn.module import Module, ModuleList
 from graphc.random import Generator
 
 
@@ -84,24 +85,36 @@ class Dropout(Module):
         return f"p={self.p}"
 
 
-class Sequential(Module):
-    """Modules applied one after the other; `model[0]` is the first.
+class Function(Module):
+    """A function of tensors as a module, such as `functional.gelu`: what `Sequential` makes of one."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+    def describe(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+class Sequential(ModuleList):
+    """Modules, or functions of one tensor, applied one after the other; `model[0]` is the first.
 
     They are named "0", "1", ... as in PyTorch, or by keyword: `Sequential(hidden=Linear(64, 128), relu=ReLU())`.
     """
 
-    def __init__(self, *modules: Module, **named: Module) -> None:
+    def __init__(self, *modules: Any, **named: Any) -> None:
         super().__init__()
         for name, module in (*((str(index), module) for index, module in enumerate(modules)), *named.items()):
-            setattr(self, name, module)
+            if not callable(module):
+                hint = "write Sequential(*modules)" if isinstance(module, (list, tuple)) else None
+                what = f"argument {name!r} is neither a Module nor a function, but a {type(module).__name__}"
+                fail(ArgumentError, f"Sequential: {what}", hint=hint)
+            setattr(self, name, module if isinstance(module, Module) else Function(module))
 
     def forward(self, x: Any) -> Any:
-        for _, module in self.named_children():
+        for module in self:
             x = module(x)
         return x
-
-    def __getitem__(self, index: int) -> Module:
-        return list(self._children.values())[index]
-
-    def __len__(self) -> int:
-        return len(self._children)

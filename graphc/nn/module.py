@@ -8,7 +8,7 @@ number, as in a bare `Sequential`, gets `layers.` in front of it in the graph.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +22,10 @@ from graphc.nn.state_dict import load_arrays
 class Module:
     """Base of all layers. Subclass it, make children and parameters in `__init__`, write `forward`.
 
-    A module that is assigned to an attribute is a child of that name, a `graphc.Parameter` that is assigned is a
-    parameter of that name, and `register_parameter` declares one by its initial array.
+    A module that is assigned to an attribute is a child of that name; a list or tuple of modules becomes a
+    `ModuleList`, whose parameters are named `layers.0.weight`. A `graphc.Parameter` that is assigned keeps the name
+    that it was made with; `register_parameter` declares one by its initial array, named by its path, as a module that
+    is used several times needs it.
     """
 
     training: bool = True  # what layers such as Dropout ask when they build their graph
@@ -35,6 +37,11 @@ class Module:
         self._place: tuple[Module, str] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, (list, tuple)) and any(isinstance(item, Module) for item in value):
+            value = ModuleList(value)
+        if isinstance(value, dict) and any(isinstance(item, Module) for item in value.values()):
+            message = f"{type(self).__name__}.{name} is a dict of modules, which would not be found"
+            fail(ArgumentError, message, hint="assign them to a Module: layers = Module(); layers.first = ...")
         if isinstance(value, Module):
             self._registry("_children", name)[name] = value
             if value._place is None:
@@ -137,3 +144,31 @@ class Module:
             return f"{type(self).__name__}({self.describe()})"
         lines = [f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
         return "\n".join([f"{type(self).__name__}({self.describe()}", *lines, ")"])
+
+
+class ModuleList(Module):
+    """Modules in a list, named "0", "1", ...: for a `forward` that goes through them itself.
+
+    Assigning a list of modules to an attribute of a `Module` makes one.
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        """Put `module` behind the others."""
+        if not isinstance(module, Module):
+            fail(ArgumentError, f"{type(self).__name__}: {module!r} at position {len(self)} is no Module")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self._children.values())[index]
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._children.values())
