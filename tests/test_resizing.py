@@ -148,3 +148,29 @@ def test_pytorch_agrees() -> None:
 def test_errors_name_the_arguments(call: Any, error: type[GraphcError], text: str) -> None:
     with pytest.raises(error, match=text):
         call(placeholder("x", (2, 3, "h", 8), "float32"))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(
+    ("pool", "how"),
+    [
+        ("max_pool2d", {"kernel_size": 2}),
+        ("max_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ("avg_pool2d", {"kernel_size": 5, "stride": 3, "padding": 2}),
+    ],
+)
+def test_pools_of_images_of_any_height_and_width(pool: str, how: dict[str, int], layout: str) -> None:
+    """One function for every size, as one made for each, with gradients."""
+
+    def made(shape: tuple[object, ...]) -> graphc.Function:
+        x = graphc.placeholder("x", shape, "float64")
+        y = getattr(graphc.nn.functional, pool)(x, layout=layout, **how)
+        return graphc.function([x], [y, graphc.grad((y * y).sum(), x)])
+
+    step = made(("n", 3, "h", "w") if layout == "NCHW" else ("n", "h", "w", 3))
+    rng = np.random.default_rng(3)
+    for height, width in [(8, 8), (7, 9), (5, 6), (13, 5)]:
+        value = rng.standard_normal((2, 3, height, width) if layout == "NCHW" else (2, height, width, 3))
+        for actual, expected in zip(step(value), made(value.shape)(value), strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-13)
+    assert step.compile_count == 1

@@ -8,13 +8,15 @@ row-major order. Enter at `max_pool2d` and `avg_pool2d`; adaptive and global poo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
-from graphc.build import Tensor, fail, signature
+from graphc.build import Tensor, apply, fail, signature
 from graphc.errors import ArgumentError, ShapeError
 from graphc.nn.convolution import Pair, channels_last, numbers, spatial
 from graphc.ops.comparison import greater, isnan
+from graphc.ops.movement import slice_op
 from graphc.ops.operands import TensorLike, as_tensor, converted, floating
 from graphc.ops.padding import pad
 from graphc.ops.selection import where
@@ -140,11 +142,12 @@ def _joined(
     image: Tensor, sides: list[int], offsets: list[list[int]], steps: list[int], counts: list[Size], fold: Fold
 ) -> Tensor:
     result: Tensor | None = None
-    for starts in offsets:
-        key: list[slice] = [slice(None)] * image.ndim
-        for side, start, step, count in zip(sides, starts, steps, counts, strict=True):
-            key[side] = slice(start, start + (count - 1) * step + 1, step)
-        part = image[tuple(key)]
+    for first in offsets:
+        starts, stops, by = [0] * image.ndim, [*image.shape], [1] * image.ndim
+        for side, start, step, count in zip(sides, first, steps, counts, strict=True):
+            # the op itself: a subscript would clip to the image, which hides that all parts have `count` elements
+            starts[side], stops[side], by[side] = start, start + (count - 1) * step + 1, step
+        part = cast(Tensor, apply(slice_op, image, starts=tuple(starts), stops=tuple(stops), steps=tuple(by)))
         result = part if result is None else fold(result, part)
     assert result is not None
     return result
