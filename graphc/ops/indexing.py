@@ -23,6 +23,7 @@ from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, INTEGERS, NUMBERS, Operand, Sample
 from graphc.ops.selection import astype, where
 from graphc.ops.sources import dim_value, iota, zeros_like
+from graphc.size_facts import larger, smaller
 from graphc.types import Dim, Shape, Size, TensorType, broadcast_shapes, int64, maximum, minimum
 
 
@@ -325,8 +326,8 @@ def _sized_bounds(n: Size, start: Size | None, stop: Size | None, by: int) -> tu
         if value is None:
             return default
         counted = value if isinstance(value, Dim) or value >= 0 else n + value
-        return maximum(minimum(counted, high), 0 if isinstance(value, Dim) and by > 0 else low)
+        return larger(smaller(counted, high), 0 if isinstance(value, Dim) and by > 0 else low)
 
     first = clamped(start, low if by > 0 else high)
     last = clamped(stop, high if by > 0 else low)
-    return first, maximum(last, first) if by > 0 else minimum(last, first), by
+    return first, larger(last, first) if by > 0 else smaller(last, first), by

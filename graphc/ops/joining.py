@@ -21,7 +21,7 @@ from graphc.ops.movement import broadcast_to, expand_dims, reshape, slice_op, sq
 from graphc.ops.operands import TensorLike, as_tensor, converted, normalized_axes, normalized_axis, promoted
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, Operand, Sample
-from graphc.types import Dim, Shape, Size, floordiv
+from graphc.types import Dim, Shape, Size, floordiv, maximum, minimum
 
 _B = Dim.symbol("batch")
 MOST = 16  # operands of one node; more are joined in groups first, since each element asks all operands
@@ -220,7 +220,8 @@ def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
 def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved by `shift` positions, those that leave come back at the other end, as `numpy.roll`.
 
-    Over the flattened array for axis None. The size must be known. `roll([1, 2, 3], 1)` is [3, 1, 2].
+    Over the flattened array for axis None. The size must be known, except for shifts by 1 or -1.
+    `roll([1, 2, 3], 1)` is [3, 1, 2].
     """
     tensor = as_tensor(x)
     if axis is None:
@@ -234,8 +235,13 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
         fail(ShapeError, f"roll: {len(shifts)} shifts for {len(axes)} axes: {signature(tensor)}")
     for by, each in zip(shifts, axes, strict=True):
         where_ = normalized_axis("roll", each, tensor.ndim, tensor)
-        size = _known("roll", tensor, where_)
-        cut = size - by % size if size else 0
+        size = tensor.shape[where_]
+        cut: Size
+        if isinstance(size, Dim) and -1 <= by <= 1:  # right for every size, 0 and 1 too
+            cut = (0, maximum(size - 1, 0), minimum(size, 1))[by]
+        else:
+            size = _known("roll", tensor, where_)
+            cut = size - by % size if size else 0
         if cut not in (0, size):
             tensor = _joined([_along(tensor, where_, cut, size), _along(tensor, where_, 0, cut)], where_)
     return tensor
