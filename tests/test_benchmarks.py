@@ -83,6 +83,14 @@ def test_the_upper_end_of_the_interval_decides() -> None:
     assert miss == "ratio 1.00 (1.00-1.00) to NumPy, target 1.1"
 
 
+def test_too_few_rounds_show_nothing() -> None:
+    """As where other programs took a core: a wide interval would pass by chance."""
+    row = record()
+    few = {name: seconds[:14] for name, seconds in row["seconds"].items()}
+    ends = {"fma_peak": row["fma_peak"][:14], "copy_bandwidth": row["copy_bandwidth"][:14]}
+    assert load("figures").Figures(record(seconds=few, **ends)).misses() == ["only 14 rounds, of at least 15"]
+
+
 def test_where_memory_bounds_the_bandwidth_of_a_copy_will_do() -> None:
     figures = load("figures")
     slow = {"graphc": [1e-3] * 15, "NumPy": [0.5e-3] * 15}
