@@ -65,7 +65,10 @@ def test_every_op_has_a_batched_form(op: Op, sample: Sample) -> None:
         for position, tensor in enumerate(found):
             wanted = np.stack([results[position] for results in each])
             assert tensor.shape == (3, *outputs[position].shape)
-            np.testing.assert_allclose(actual[position], wanted, rtol=1e-13, atol=1e-13)
+            if wanted.dtype.kind == "V":  # bfloat16, of which NumPy knows only the bytes
+                np.testing.assert_array_equal(actual[position].view("u2"), wanted.view("u2"))
+            else:
+                np.testing.assert_allclose(actual[position], wanted, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("jacobian", [jacrev, jacfwd])
