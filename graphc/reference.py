@@ -24,9 +24,11 @@ Functions = dict[str, tuple[str, Function]]
 _BEHIND = "Behind functions and gradients"
 _INTRODUCTION = """# Reference
 
-A page for each function and each op, made by `python -m graphc docs docs/reference` out of the docstrings and entries
-of the code. *Functions* are called as each page shows, with tensors, arrays, lists or numbers; they promote dtypes as
-NumPy 2 does, and broadcast. *Ops* are the nodes that graphs are made of: a function of the same name builds one, other
+A page for each array function of `graphc`, `graphc.nn.functional` and `graphc.random`, and for each op, made by
+`python -m graphc docs docs/reference` out of the docstrings and entries of the code. *Functions* are called as each
+page shows: array functions with tensors, arrays, lists or numbers, those of `nn.functional` with tensors (some take
+arrays too); they promote dtypes as NumPy 2 does, and broadcast.
+*Ops* are the nodes that graphs are made of: a function of the same name builds one, other
 functions build several. Gradients and special values on the pages are the answers of the rules and references
 themselves; every example is run by the tests, printed as with `numpy.set_printoptions(precision=5)`. Derivatives of
 functions, and kinks: `docs/differentiation.md`. How errors are
