@@ -49,6 +49,8 @@ Record = dict[str, Any]
 SHORT = 100e-6  # seconds: below, CALLS calls on rotating operands are timed
 CALLS = 100
 SCALE = 1.9  # what two threads of the calibration loop must reach
+TRIES = 20  # rounds begun for each that is wanted: a dropped one costs no more than its calibration
+PAUSE = 0.03  # seconds after a dropped round: what took the core away is gone then, or will be
 COPY_BYTES = 1 << 28
 HOPELESS = 20  # times graphc's time: such a peer is called twice and takes no part in the rounds
 
@@ -318,14 +320,13 @@ class Bench:
         copy: list[float] = []
         gains: list[float] = []
         dropped = number = 0
-        while len(fma) < self.rounds and (number < 3 * self.rounds or not fma):
-            if number >= 20 * self.rounds:
-                raise RuntimeError(f"{row.name}: other work keeps {self.threads} threads under {SCALE} times one")
+        while len(fma) < self.rounds and number < TRIES * self.rounds:
             number += 1
             taken, gain = self._calibrate()
             gains.append(gain)
             if gain < SCALE and self.threads > 1:
                 dropped += 1
+                time.sleep(PAUSE)
                 continue
             copied = self.copy.seconds(self.threads)
             for which in range(len(names)):
@@ -341,6 +342,8 @@ class Bench:
                     seconds[name].append(timed(contender, calls[name], clock))
             fma.append(self.fma.flops(self.threads) / taken)
             copy.append(Copy.moved / copied)
+        if not fma:
+            raise RuntimeError(f"{row.name}: other work keeps {self.threads} threads under {SCALE} times one")
         facts = {**row.facts(), "threads": self.threads, "calls": calls, "dropped": dropped, "gains": gains}
         facts["hopeless"] = hopeless
         return {**facts, "seconds": seconds, "fma_peak": fma, "copy_bandwidth": copy}
