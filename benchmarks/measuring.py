@@ -50,7 +50,7 @@ SHORT = 100e-6  # seconds: below, CALLS calls on rotating operands are timed
 CALLS = 100
 SCALE = 1.9  # what two threads of the calibration loop must reach
 TRIES = 20  # rounds begun for each that is wanted: a dropped one costs no more than its calibration
-PAUSE = 0.03  # seconds after a dropped round: what took the core away is gone then, or will be
+SETTLE = 0.04  # seconds before anything on several threads: those of the library before (OpenBLAS 30 ms) spin no more
 COPY_BYTES = 1 << 28
 HOPELESS = 20  # times graphc's time: such a peer is called twice and takes no part in the rounds
 
@@ -326,11 +326,11 @@ class Bench:
             gains.append(gain)
             if gain < SCALE and self.threads > 1:
                 dropped += 1
-                time.sleep(PAUSE)
                 continue
             copied = self.copy.seconds(self.threads)
             for which in range(len(names)):
                 name = names[(which + number) % len(names)]
+                self._settle()
                 if name == "native" and native is not None:
                     native.run(2)
                     times = max(CALLS, calls[ours.name]) if calls[ours.name] > 1 else 3
@@ -339,6 +339,8 @@ class Bench:
                     seconds[name].append((clock() - start) / times)
                 else:
                     contender = next(c for c in contenders if c.name == name)
+                    if self.threads > 1:  # its threads were asleep
+                        timed(contender, 1, clock)
                     seconds[name].append(timed(contender, calls[name], clock))
             fma.append(self.fma.flops(self.threads) / taken)
             copy.append(Copy.moved / copied)
@@ -361,10 +363,16 @@ class Bench:
         seconds = min(timed(contender, max(1, len(contender.operands)), clock) for _ in range(2))
         return CALLS if seconds < SHORT else max(1, min(20, math.ceil(2e-3 / seconds)))
 
+    def _settle(self) -> None:
+        """Let the threads of whatever ran before fall asleep: they spin for a while, on a core that others need."""
+        if self.threads > 1:
+            time.sleep(SETTLE)
+
     def _calibrate(self) -> tuple[float, float]:
         """Seconds of the multiply-add loop on all threads, and how much more they do than one."""
         one = self.fma.seconds()
         if self.threads == 1:
             return one, 1.0
+        self._settle()
         several = self.fma.seconds(self.threads)
         return several, self.threads * one / several
