@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[str, float | None]] = {  # title, and the geometric mean
     "rows": ("Row kernels", None),
     "elementwise": ("Elementwise kernels and reductions", None),
     "attention": ("Attention", None),
+    "copies": ("Transposing copies", None),
     "symbolic": ("A symbolic number of rows (*) against known sizes", None),
 }
 ROUNDS = 15  # without so many that count, nothing is shown

@@ -56,6 +56,7 @@ def main() -> int:
 
     import rows_attention
     import rows_convolution
+    import rows_copies
     import rows_memory
     import rows_products
     from compiling import compile_record
@@ -63,7 +64,7 @@ def main() -> int:
     from measuring import Bench
     from peers import Peers
 
-    every = [*rows_products.ROWS, *rows_convolution.ROWS, *rows_memory.ROWS, *rows_attention.ROWS]
+    every = [*rows_products.ROWS, *rows_convolution.ROWS, *rows_memory.ROWS, *rows_attention.ROWS, *rows_copies.ROWS]
     unknown = set(chosen.group) - {*GROUPS, "compile"}
     if unknown:
         raise SystemExit(f"no group {', '.join(sorted(unknown))}; there are {', '.join([*GROUPS, 'compile'])}")

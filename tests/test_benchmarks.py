@@ -148,15 +148,16 @@ def test_the_report_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_rows_are_those_of_the_goals() -> None:
-    modules = [load(name) for name in ("rows_products", "rows_convolution", "rows_memory", "rows_attention")]
+    names = "rows_products", "rows_convolution", "rows_memory", "rows_attention", "rows_copies"
+    modules = [load(name) for name in names]
     rows = [row for module in modules for row in module.ROWS]
-    names = [(row.group, row.name) for row in rows]
-    assert len(set(names)) == len(names)
+    keys = [(row.group, row.name) for row in rows]
+    assert len(set(keys)) == len(keys)
     groups = load("figures").GROUPS
     counts = {group: sum(row.group == group for row in rows) for group in groups}
     assert counts == {
         "matmul-small": 24, "matmul-large": 15, "vector": 3, "batched": 1, "convolution": 36, "epilogue": 2, "rows": 5,
-        "elementwise": 6, "attention": 2, "symbolic": counts["symbolic"],
+        "elementwise": 6, "attention": 2, "copies": 3, "symbolic": counts["symbolic"],
     }  # fmt: skip
     assert counts["symbolic"] > 20 and all(row.group in groups for row in rows)
 
