@@ -52,6 +52,35 @@ def test_packing_once_gives_the_same_bits(
     np.testing.assert_allclose(results[0], left.astype(np.float64) @ right, rtol=1e-4, atol=1e-3)
 
 
+NAMED = [("m", "TN", 1030), ("m", "TT", 700), ("n", "TN", 1030), ("n", "NT", 1600), ("mn", "TN", 0)]
+
+
+@pytest.mark.parametrize(("names", "form", "known"), NAMED)
+def test_named_sizes_are_packed_once_too(
+    names: str, form: str, known: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One function for every number of rows and columns: the bits of a product that packs for itself."""
+    k = 523
+    m, n = ("rows" if "m" in names else known), ("columns" if "n" in names else known)
+    x = graphc.placeholder("x", (k, m) if form[0] == "T" else (m, k), "float32")
+    y = graphc.placeholder("y", (n, k) if form[1] == "T" else (k, n), "float32")
+    outputs = (x.T if form[0] == "T" else x) @ (y.T if form[1] == "T" else y)
+    functions = [graphc.function([x, y], outputs, threads=threads) for threads in (1, 2, 3)]
+    packing = "pack_rows" if form[0] == "T" else "pack_columns"
+    assert any(packing in region for region in kernels_of(functions[0].program))
+    monkeypatch.setattr(matmul, "prepacked", lambda problem, *_: (problem, []))
+    functions.append(graphc.function([x, y], outputs, threads=1))
+    assert kernels_of(functions[-1].program) == [["matmul"]]
+    for size in (0, 1, 2, 9, 47, 48, 577, 601):
+        rows, columns = (size if "m" in names else known), (size if "n" in names else known)
+        a = rng.standard_normal((k, rows) if form[0] == "T" else (rows, k)).astype(np.float32)
+        b = rng.standard_normal((columns, k) if form[1] == "T" else (k, columns)).astype(np.float32)
+        results = [function(a, b) for function in functions]
+        assert all(np.array_equal(results[0], other) for other in results[1:])
+        left, right = (a.T if form[0] == "T" else a), (b.T if form[1] == "T" else b)
+        np.testing.assert_allclose(results[0], left.astype(np.float64) @ right, rtol=1e-4, atol=1e-3)
+
+
 def test_products_of_few_chunks_pack_for_themselves() -> None:
     assert kernels_of(product(128, 784, 128, "NT").program) == [["matmul"]]
     assert kernels_of(product(64, 64, 64, "TN").program) == [["matmul"]]

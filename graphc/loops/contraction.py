@@ -25,11 +25,11 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import spans, steps_left
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
-from graphc.loops.row_tiles import Range, Tiles, first_row, known_tiles, unknown_tiles
+from graphc.loops.row_tiles import Tiles, first_row, known_tiles, most_tiles, rows_of_chunk, share, unknown_tiles
 from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
 from graphc.loops.tile import Ahead, Epilogue, Partial, Segments, Steps, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, maximum, minimum, product
+from graphc.types import Dim, DType, Size, maximum, minimum, product
 
 LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
@@ -112,11 +112,13 @@ class _Emitter:
             row_chunk, chunk = self._digit(chunk, s.row_chunks)
             col_chunk, chunk = self._digit(chunk, s.col_chunks)
         total: Size = s.panels
-        self.cols = self._share(col_chunk, s.cols, total)
-        each: Size = s.rows
-        if not s.rows_known:  # even shares of at most so many tiles
-            each = bind(self.builder, "each", ceildiv(self.problem.m, maximum(1, s.row_chunks)))
-        self.rows = self._share(row_chunk, each, s.tiles if s.rows_known else self.problem.m)
+        self.cols = share(self.builder, col_chunk, s.cols, total)
+        self.first_tile: Size = 0  # of the chunk, in an A that lies packed
+        if s.rows_known:
+            self.rows = share(self.builder, row_chunk, s.rows, s.tiles)
+        else:
+            self.rows = rows_of_chunk(self.builder, s, self.problem.m, row_chunk)
+            self.first_tile = row_chunk * most_tiles(s)
         if s.blocks_first:
             with self._blocks() as block, self._matrices(chunk):
                 self._block(block)
@@ -132,9 +134,9 @@ class _Emitter:
         where: list[Size] = []
         with contextlib.ExitStack() as stack:
             if problem.batch:
-                share = self._share(chunk, s.group, s.batches)
-                rest: Size = stack.enter_context(b.loop("batch", share.start, share.stop))
-                self.element = rest - share.start
+                elements = share(b, chunk, s.group, s.batches)
+                rest: Size = stack.enter_context(b.loop("batch", elements.start, elements.stop))
+                self.element = rest - elements.start
                 for extent in reversed(problem.batch):
                     digit, rest = self._digit(rest, extent)
                     where.insert(0, digit)
@@ -176,13 +178,6 @@ class _Emitter:
         divisor = maximum(1, base)
         rest = bind(self.builder, "rest", number // divisor)
         return bind(self.builder, "digit", number - rest * divisor), rest
-
-    def _share(self, part: Size, each: Size, total: Size) -> Range:
-        """The items of one part: from part * each, `each` of them or what is left."""
-        if part == 0:
-            return Range(0, total)
-        start = bind(self.builder, "start", minimum(part * each, total))
-        return Range(start, bind(self.builder, "stop", minimum(start + each, total)))
 
     # blocks
 
@@ -312,7 +307,8 @@ class _Emitter:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
         operand, s = self.problem.a, self.schedule
         if self.problem.tiles:
-            return View(operand.buffer, self.a_base + block.a + tile * operand.row, operand.col, 1)
+            place = (self.first_tile + tile) * operand.row
+            return View(operand.buffer, self.a_base + block.a + place, operand.col, 1)
         base = self.a_base + block.a + row * operand.row
         strides = [loop.a for loop in self.nest]
         if not s.pack_a:

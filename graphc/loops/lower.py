@@ -44,7 +44,7 @@ from graphc.passes.domain import (
 )
 from graphc.target import Target
 from graphc.text import canonical_text
-from graphc.types import Size, TensorType, substitute, symbols
+from graphc.types import Dim, Size, TensorType, substitute, symbols
 
 
 def lower(graph: Graph, target: Target) -> Program:
@@ -162,11 +162,13 @@ class _Lowering:
         operand = pack.operand(node)
         key = operand, print_kernel(pack.kernel)
         if key not in self.packed:
-            name, lowered = self._shared(Lowered(pack.kernel, ()), pack.kernel.name)
-            kind = TensorType(pack.dtype, (pack.size,))
+            name, _ = self._shared(Lowered(pack.kernel, ()), pack.kernel.name)
+            kind = TensorType(pack.dtype, (substitute(pack.size, self.outside),))
             buffer = self._add(f"{self.names[operand]}.packed", "temp", kind, region, region)
             self.packed[key] = buffer
-            task = Task(name, (self.names[operand], buffer), (), lowered.kernel.chunks)
+            sizes = tuple(substitute(Dim.symbol(size), self.outside) for size in pack.kernel.sizes)
+            chunks = substitute(pack.kernel.chunks, self.outside)
+            task = Task(name, (self.names[operand], buffer), sizes, chunks)
             self.ahead.setdefault(region, []).append((self.plan.region_of.get(operand.node, -1), task))
         buffer = self.packed[key]
         self.buffers[buffer] = replace(self.buffers[buffer], last=region)

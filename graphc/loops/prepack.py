@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from graphc.graph import Node, Value
+from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder
 from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
-from graphc.loops.row_tiles import first_row
+from graphc.loops.row_tiles import first_row, most_tiles, rows_of_chunk, unknown_tiles
 from graphc.loops.schedule import Operand, Problem, Schedule, ceildiv_int, known, plan, turns
 from graphc.target import Target
-from graphc.types import Dim, DType, minimum
+from graphc.types import Dim, DType, Size, ceildiv, minimum, symbols
 
 TWICE = 2  # packing columns twice, close to their use, is as fast as packing them once for all
 CHUNK = 1 << 16  # elements that a chunk of a pack kernel copies, about 20 us
@@ -27,12 +28,15 @@ SOURCE, PACKED = "b0", "b1"
 
 @dataclass(frozen=True)
 class Pack:
-    """What packs an operand: `kernel` reads `source` (a buffer of the contraction) and fills `size` elements."""
+    """What packs an operand: `kernel` reads `source` (a buffer of the contraction) and fills `size` elements.
+
+    Sizes that are names are those of the contraction.
+    """
 
     source: str
     generate: Callable[[], LoopKernel]
     dtype: DType
-    size: int
+    size: Size
 
     @cached_property
     def kernel(self) -> LoopKernel:
@@ -50,34 +54,33 @@ def prepacked(
     """The problem with the operands that are packed once replaced (by buffers called `names`), and what packs them.
 
     A where chunks of several columns would each pack its rows; B where more than TWICE chunks would pack its columns,
-    or where it is `shared`: another contraction packs it in the same way. All sizes must be known.
+    or where it is `shared`: another contraction packs it in the same way. How many steps there are must be known.
     """
     found: list[Pack] = []
     plain = not (problem.batch or problem.outer or problem.clips or problem.wide_a or turns(problem, target))
-    if not plain or not all(isinstance(size, int) for size in (problem.m, problem.n, problem.k)):
+    if not plain or not isinstance(problem.k, int):
         return problem, found
-    schedule = plan(problem, target)
-    if schedule.pack_a and schedule.together > 1 and schedule.col_chunks != 1 and _plain(problem.a):
-        packed, operand = _rows(problem, schedule, target, names[0])
-        found.append(packed)
-        problem = replace(problem, a=operand, tiles=True)
+    given, schedule = problem, plan(problem, target)
+    rows = None
+    if schedule.pack_a and schedule.together > 1 and schedule.col_chunks != 1:
+        rows = schedule
+        height, size = packed_tile(schedule, problem.k)
+        problem = replace(problem, a=Operand(names[0], 0, (), size, height), tiles=True)
         schedule = plan(problem, target)
-    if schedule.pack_b and _plain(problem.b):
-        packed, operand = _columns(problem, schedule, target, names[len(found)])
+    if schedule.pack_b:
+        packed, operand = _columns(problem, schedule, target, names[1 if rows else 0])
         if known(schedule.row_chunks, 0) > TWICE or shared(packed):
             found.append(packed)
             problem = replace(problem, b=operand, panels=True)
+    if rows is not None:
+        found.insert(0, _rows(given, rows, plan(problem, target), target))
     return problem, found
-
-
-def _plain(operand: Operand) -> bool:
-    return all(isinstance(size, int) for size in (operand.offset, operand.row, operand.col))
 
 
 def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) -> tuple[Pack, Operand]:
     """Panels of B, one after the other: [panel, k, column]."""
     s, k, b = schedule, problem.k, problem.b
-    assert isinstance(k, int) and isinstance(s.panels, int)
+    assert isinstance(k, int)
     length = ceildiv_int(k, s.lanes) * s.lanes  # whole vectors are written
     panels, panel_size = s.panels, length * s.width
 
@@ -90,29 +93,38 @@ def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) ->
             limit = s.width if s.masked == "none" else problem.n - col
             source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit)
             pack(builder, source, k, PACKED, panel * panel_size, s.vectors)
-        return _kernel("pack_columns", builder, problem.dtype, ceildiv_int(panels, each))
+        return _kernel("pack_columns", builder, problem.dtype, ceildiv(panels, each))
 
     return Pack(b.buffer, generate, problem.dtype, panels * panel_size), Operand(name, 0, (), s.width, length)
 
 
-def _rows(problem: Problem, schedule: Schedule, target: Target, name: str) -> tuple[Pack, Operand]:
-    """Tiles of A, one after the other: [tile, k, row]."""
-    s, k, a = schedule, problem.k, problem.a
-    assert isinstance(k, int) and isinstance(s.tiles, int)
-    tiles = s.tiles
+def _rows(problem: Problem, packs: Schedule, reads: Schedule, target: Target) -> Pack:
+    """Tiles of A, one after the other: [tile, k, row]; as `packs` says, in the order in which `reads` reads them."""
+    s, k, a = packs, problem.k, problem.a
+    assert isinstance(k, int)
     height, size = packed_tile(s, k)
+    tiles: Size = s.tiles if s.rows_known else reads.row_chunks * most_tiles(reads)
 
     def generate() -> LoopKernel:
         builder = Builder(target.lanes(problem.dtype.itemsize))
-        first = Dim.symbol("chunk") * s.together
-        rows = Rows(lambda t: first_row(s, first + t), height, size)
         source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m)
-        pack_rows(builder, source, k, PACKED, first * size, rows, minimum(s.together, tiles - first))
-        return _kernel("pack_rows", builder, problem.dtype, ceildiv_int(tiles, s.together))
+        first: Size = Dim.symbol("chunk") * s.together
+        place: Callable[[Size], Size] = partial(first_row, s)
+        at, stop, chunks = first, tiles, ceildiv(tiles, s.together)
+        if not s.rows_known:  # the tiles of each chunk of the product
+            groups = ceildiv_int(most_tiles(reads), s.together)
+            of = bind(builder, "of", Dim.symbol("chunk") // groups)
+            first = bind(builder, "first", (Dim.symbol("chunk") - of * groups) * s.together)
+            found = unknown_tiles(builder, reads, rows_of_chunk(builder, reads, problem.m, of))
+            at, stop, place, chunks = of * most_tiles(reads) + first, found.stop, found.place, reads.row_chunks * groups
+        rows = Rows(lambda t: place(first + t), height, size)
+        pack_rows(builder, source, k, PACKED, at * size, rows, minimum(s.together, stop - first))
+        return _kernel("pack_rows", builder, problem.dtype, chunks)
 
-    return Pack(a.buffer, generate, problem.dtype, tiles * size), Operand(name, 0, (), size, height)
+    return Pack(a.buffer, generate, problem.dtype, tiles * size)
 
 
-def _kernel(name: str, builder: Builder, dtype: DType, chunks: int) -> LoopKernel:
+def _kernel(name: str, builder: Builder, dtype: DType, chunks: Size) -> LoopKernel:
     params = (BufferParam(SOURCE, dtype, 1), BufferParam(PACKED, dtype, 1, writable=True))
-    return LoopKernel(name, params, (), tuple(builder.levels[0].statements), chunks)
+    sizes = tuple(sorted({*builder.sizes, *symbols(chunks)} - {"chunk"}))
+    return LoopKernel(name, params, sizes, tuple(builder.levels[0].statements), chunks)

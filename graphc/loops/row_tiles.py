@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder, Scalar
-from graphc.loops.schedule import SHORT, Schedule
-from graphc.types import Size, ceildiv, minimum
+from graphc.loops.schedule import SHORT, Schedule, ceildiv_int
+from graphc.types import Size, ceildiv, maximum, minimum
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,26 @@ class Tiles:
     stop: Size
     place: Callable[[Size], Size]
     heights: tuple[Height, ...]
+
+
+def share(builder: Builder, part: Size, each: Size, total: Size) -> Range:
+    """The items of one part: from part * each, `each` of them or what is left."""
+    if part == 0:
+        return Range(0, total)
+    start = bind(builder, "start", minimum(part * each, total))
+    return Range(start, bind(builder, "stop", minimum(start + each, total)))
+
+
+def rows_of_chunk(builder: Builder, schedule: Schedule, m: Size, part: Size) -> Range:
+    """The rows of one chunk where m is not known: even shares of at most so many tiles."""
+    each = bind(builder, "each", ceildiv(m, maximum(1, schedule.row_chunks)))
+    return share(builder, part, each, m)
+
+
+def most_tiles(schedule: Schedule) -> int:
+    """How many tiles a chunk has at most where m is not known: all of the lower height, and short ones."""
+    rows = schedule.rows * (schedule.height + 1)
+    return rows // schedule.height + ceildiv_int(schedule.height - 1, SHORT)
 
 
 def first_row(schedule: Schedule, tile: Size) -> Size:
