@@ -26,6 +26,7 @@ class Target:
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     half: bool = True  # whether float16 and float32 convert into each other in one instruction
+    masked_loads: bool = True  # whether a masked load is one instruction, not a branch for each lane
 
     def lanes(self, itemsize: int) -> int:
         """How many elements of `itemsize` bytes one register holds."""
@@ -35,6 +36,8 @@ class Target:
 LINUX = "x86_64-unknown-linux-gnu"
 AVX512 = Target("avx512", LINUX, "skylake-avx512", "-prefer-256-bit", 64, 32, masked_memory=True)
 AVX2 = Target("avx2", LINUX, "haswell", "", 32, 16)
-SSE2 = Target("sse2", LINUX, "x86-64", "", 16, 16, fma=False, rounding=False, broadcasts=False, half=False)
-NEON = Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32, broadcasts=False)
+SSE2 = Target(
+    "sse2", LINUX, "x86-64", "", 16, 16, fma=False, rounding=False, broadcasts=False, half=False, masked_loads=False
+)
+NEON = Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32, broadcasts=False, masked_loads=False)
 NAMED = {target.name: target for target in (AVX512, AVX2, SSE2, NEON)}

@@ -300,9 +300,8 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, i
 
 
 def packs_b(problem: Problem, most: int, steps: Size, target: Target) -> bool:
-    """Whether B goes through k-major panels: where its columns do not lie side by side, or it is larger than L2.
-
-    What counts are the `steps` that are read together, all of k or a block.
+    """Whether B goes through k-major panels: its columns do not lie side by side; or they are no whole vectors, where a
+    masked load is a branch for each lane; or it is larger than L2, of which the `steps` read together count.
     """
     b, itemsize = problem.b, problem.dtype.itemsize
     if problem.n == 1 or b.col == 0:
@@ -311,6 +310,8 @@ def packs_b(problem: Problem, most: int, steps: Size, target: Target) -> bool:
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
+    if not (target.masked_loads or problem.wide_a) and known(problem.n, 1) % target.lanes(itemsize):
+        return True
     large = isinstance(b.row, int) and known(steps, 0) * b.row * itemsize > target.l2_bytes // 2
     return large and not problem.outer
 
