@@ -9,6 +9,7 @@ from graphc.graph import Graph
 from graphc.observe import Observer
 from graphc.passes.choose_layouts import choose_layouts
 from graphc.passes.crop_products import crop_products
+from graphc.passes.divide_late import divide_late
 from graphc.passes.drop_marks import drop_marks
 from graphc.passes.expand_products import expand_products
 from graphc.passes.fold_constants import fold_constants
@@ -43,6 +44,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("remove_dead", remove_dead, "an update that changes nothing needs no kernel"),
     Pass("fuse", fuse, "memory is slow: what can stay in registers stays there", instead=separate),
     Pass("join_blocks", join_blocks, "a matrix between kernels that needs one block at a time need not be in memory"),
+    Pass("divide_late", divide_late, "blocks of a softmax need not wait for its sums; results are shorter than rows"),
     Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
 )
 # fmt: on

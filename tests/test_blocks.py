@@ -91,8 +91,30 @@ def test_the_pass_in_text() -> None:
     assert [n.attrs["name"] for n in kernels(after)] == ["blocks_softmax"]
     ordered = [node.op.name for node in blocks(after)[0].order()]
     assert [name for name in ordered if name in ("matmul", "where", "max", "exp", "sum", "divide")] == [
-        "matmul", "where", "max", "exp", "sum", "divide", "matmul",
+        "matmul", "where", "max", "exp", "matmul", "sum", "divide",
     ]  # fmt: skip
+
+
+def test_only_a_softmax_is_divided_late() -> None:
+    """Not what is divided by anything but its own sum, is no exponential, or is wanted by more than one product."""
+    q, k, v, _ = attention(600, 700)
+    scores = q @ ops.swapaxes(k, -1, -2)
+    powers = ops.exp(scores - scores.max(-1, keepdims=True))
+    roots = ops.sqrt(ops.abs(scores) + 1.0)
+
+    def late(*outputs: Tensor) -> bool:
+        (inner,) = blocks(optimize(frozen([q, k, v], list(outputs))))
+        return next(n for n in inner.order() if n.op.name == "divide").types[0].shape[-1] == 64
+
+    assert late((powers / powers.sum(-1, keepdims=True)) @ v)
+    assert late((powers / ops.expand_dims(powers.sum(-1), 1)) @ v)
+    assert not late((powers / roots.sum(-1, keepdims=True)) @ v)
+    assert not late((roots / roots.sum(-1, keepdims=True)) @ v)
+    soft = powers / powers.sum(-1, keepdims=True)
+    assert not late(soft @ v, soft @ (v + 1.0))
+    wide = placeholder("w", (700, 800), "float32")
+    inner = [n.attrs["graph"] for n in kernels(optimize(frozen([q, k, wide], [soft @ wide])))]
+    assert any(n.op.name == "divide" and n.types[0].shape == (600, 700) for graph in inner for n in graph.order())
 
 
 def test_forward_and_backward_with_a_loss_between_are_two_kernels() -> None:

@@ -8,7 +8,7 @@ read and where their results go.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from graphc.graph import Graph, Node, Value
 from graphc.loops.block_bounds import columns_of_block
@@ -157,11 +157,12 @@ class _Lowering:
     def _outputs_of(self, each: Product) -> list[tuple[Value, str]]:
         """The results that a product and its epilogue give."""
         found = [(v, name) for v, name in self.outputs if self.shape.classes[v] == PRODUCT]
-        return [(v, name) for v, name in found if each.node in _below(v, each.node)]
+        return [(v, name) for v, name in found if each.node in _below(v, {each.node})]
 
     def _rows_behind(self, each: Product) -> list[Node]:
         """The reductions that the epilogue of a product reads."""
-        nodes = {node for v, _ in self._outputs_of(each) for node in _below(v, each.node)}
+        ends = {each.node, *self.shape.reductions}
+        nodes = {node for v, _ in self._outputs_of(each) for node in _below(v, ends)}
         return [node for node in self.shape.reductions if node in nodes]
 
     def _inner(self, node: Node) -> int:
@@ -381,14 +382,14 @@ class _Lowering:
         return tuple(h.levels[0].statements)
 
 
-def _below(value: Value, product: Node) -> set[Node]:
-    """The nodes that a value follows from, its own included; of what is behind `product`, that alone."""
+def _below(value: Value, ends: Collection[Node]) -> set[Node]:
+    """The nodes that a value follows from, its own included; of what an end follows from, the end alone."""
     found: set[Node] = set()
     stack = [value.node]
     while stack:
         node = stack.pop()
         if node not in found:
             found.add(node)
-            stack.extend(v.node for v in node.inputs if node is not product)
+            stack.extend(v.node for v in node.inputs if node not in ends)
     return found
 

@@ -1,0 +1,78 @@
+"""In kernels of blocks, a softmax is divided by its sums behind its product: `(e / sum(e)) @ v` is `(e @ v) / sum(e)`.
+
+Enter at `divide_late`. A row of `v` is shorter than one of the scores, so there are fewer divisions, and no loop over
+the scores waits for their sums. Only exponentials are divided late, and only by their own sum: they do not cancel,
+and where their sum is 0 or NaN both forms are NaN. Rounding differs as it does between orders of a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.graph import Graph, Node, Value, make_node, origin_of
+from graphc.ops.lowering import Movement
+from graphc.ops.registry import OPS
+from graphc.passes.blocks_shape import ROW_PRODUCT, BlocksShape, Product, has_blocks_shape
+from graphc.passes.domain import kernel_shape
+
+
+def divide_late(graph: Graph) -> Graph:
+    """The graph with such divisions moved in its kernels of blocks."""
+
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        if node.op.name != "kernel":
+            return None
+        inner: Graph = node.attrs["graph"]
+        shape = kernel_shape(inner)
+        moved = _moved(inner, shape) if isinstance(shape, BlocksShape) else inner
+        if moved is inner or not has_blocks_shape(moved):
+            return None
+        return make_node(node.op, inputs, {"graph": moved, "name": node.attrs["name"]}, origin_of(node)).outputs
+
+    return graph.rewrite(visit)
+
+
+def _moved(inner: Graph, shape: BlocksShape) -> Graph:
+    users = inner.users()
+    found = {each.node: each for each in shape.products if each.kind == ROW_PRODUCT and _is_late(each, inner, users)}
+
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        return _divided(found[node], inputs, shape) if node in found else None
+
+    return inner.rewrite(visit) if found else inner
+
+
+def _is_late(each: Product, inner: Graph, users: dict[Value, list[Node]]) -> bool:
+    """Whether a product is of exponentials over their sums, which nothing else reads, and is narrower than they are."""
+    chain = [each.node.inputs[each.side]]
+    while chain[-1] != each.source:
+        chain.append(chain[-1].node.inputs[0])
+    if any(v in inner.outputs or len(users[v]) > 1 for v in chain) or each.source.op.name != "divide":
+        return False
+    powers, sums = each.source.node.inputs
+    while isinstance(sums.op.lowering, Movement):
+        sums = sums.node.inputs[0]
+    width, columns = each.other.type.shape[-1 - each.side], each.other.type.shape[-2 + each.side]
+    narrow = not isinstance(columns, int) or (isinstance(width, int) and width < columns)
+    return narrow and powers.op.name == "exp" and sums.op.name == "sum" and sums.node.inputs[0] == powers
+
+
+def _divided(each: Product, inputs: tuple[Value, ...], shape: BlocksShape) -> Sequence[Value] | None:
+    """The product of the exponentials, divided by their sums."""
+    full, swapped = inputs[each.side], (*range(len(shape.full) - 2), len(shape.full) - 1, len(shape.full) - 2)
+    turns = 0
+    while full.op.name == "transpose":
+        full, turns = full.node.inputs[0], turns + 1
+    if turns > 1 or full.op.name != "divide" or full.node.inputs[1].op.name != "broadcast_to":
+        return None
+    powers, sums = full.node.inputs[0], full.node.inputs[1].node.inputs[0]
+    if turns:
+        powers = Value(make_node(OPS["transpose"], [powers], {"axes": swapped}))
+    operands = (powers, inputs[1]) if each.side == 0 else (inputs[0], powers)
+    product = Value(make_node(each.node.op, operands, each.node.attrs))
+    if sums.type.rank != len(shape.full) or sums.type.shape[shape.column] != 1:
+        return None
+    if shape.row != len(shape.full) - 2 + each.side:
+        sums = Value(make_node(OPS["transpose"], [sums], {"axes": swapped}))
+    wide = Value(make_node(OPS["broadcast_to"], [sums], {"shape": product.type.shape}))
+    return make_node(OPS["divide"], [product, wide], {}).outputs
