@@ -138,6 +138,37 @@ def test_conv_transpose2d(layout: str, how: dict[str, Any], rng: np.random.Gener
     assert float((value * u).sum()) == pytest.approx(float((image * v).sum()), rel=1e-11)
 
 
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize(
+    "shape, results, window, how",
+    [
+        ((2, 9, 41, 31), 18, 3, {"padding": 1}),  # gradients of weights add up some lines at a time
+        ((13, 5, 11, 9), 17, 3, {}),  # or images
+        ((2, 3, 70, 53), 9, 5, {"padding": 2, "stride": 2}),
+        ((1, 18, 40, 27), 18, 3, {"padding": 1, "groups": 18}),
+        ((1, 112, 5, 4), 20, 3, {"padding": 1}),  # the lines of a window one at a time
+        ((2, 400, 4, 5), 3, 3, {"padding": 1}),  # or parts of them
+    ],
+    ids=str,
+)
+def test_long_sums_are_added_up_in_blocks(
+    shape: tuple[int, ...], results: int, window: int, how: dict[str, Any], layout: str, rng: np.random.Generator
+) -> None:
+    last = layout == "NHWC"
+    w_shape = (results, shape[1] // how.get("groups", 1), window, window)
+    x, w = (rng.integers(-4, 5, s).astype("float32") for s in (shape, w_shape))  # sums of whole numbers are exact
+    x, w = (np.ascontiguousarray(a.transpose(axes)) if last else a for a, axes in ((x, NHWC), (w, HWIO)))
+    px, pw = placeholder("x", x.shape), placeholder("w", w.shape)
+    y = F.conv2d(px, pw, layout=layout, **how)
+    pg = placeholder("g", y.shape)
+    g = rng.integers(-4, 5, pg.shape).astype("float32")
+    results_of = [y, *graphc.vjp(y, [px, pw], pg)]
+    with graphc.config(guard_memory=True, cache=False):
+        found = graphc.function([px, pw, pg], results_of)(x, w, g)
+    for one, wanted in zip(found, evaluated(results_of, {px: x, pw: w, pg: g}), strict=True):
+        np.testing.assert_array_equal(one, wanted)
+
+
 def test_named_sizes(rng: np.random.Generator) -> None:
     """One function for every number and size of images."""
     x, w = placeholder("x", ("n", "h", "w", 3), "float32"), placeholder("w", (3, 3, 3, 4), "float32")

@@ -73,6 +73,22 @@ def test_nests_run_inside_of_the_tile_or_around_it() -> None:
     assert schedule(Dim.symbol("n"), 3).split == 1
 
 
+def test_a_loop_of_a_nest_is_cut_into_even_parts() -> None:
+    def schedule(k: int, *extents: Size, m: Size = 64) -> Schedule:
+        outer = tuple(Outer(extent, 4096, 4096) for extent in extents)
+        return plan(Problem(float32, (), m, 64, k, Operand("a", 0, (), 64, 1), Operand("b", 0, (), 64, 1), outer), AVX2)
+
+    lines = schedule(32, 8, 32)  # images of 32 lines, 32 pixels each
+    assert (lines.split, lines.cut, lines.block, lines.blocks_first) == (1, 11, 352, True)
+    images = schedule(11, 32, 11)
+    assert (images.split, images.cut, images.block) == (0, 3, 363)
+    assert (schedule(288, 3).cut, schedule(288, 4).cut, schedule(288, 4).split) == (0, 0, 1)
+    deep = schedule(1536, 3)  # the innermost loop of a nest, too
+    assert (deep.split, deep.cut, deep.block) == (1, 384, 384)
+    named = schedule(768, 3, m=Dim.symbol("m"))  # blocks come first only where it is known how many tiles there are
+    assert (named.blocked, named.block) == (False, 2304)
+
+
 def test_what_a_chunk_adds_up_fits_its_room() -> None:
     assert accumulated_shape(1000, 16, 2, 3) == (
         16,
@@ -80,7 +96,9 @@ def test_what_a_chunk_adds_up_fits_its_room() -> None:
         3,
     )  # two chunks: each has all batch elements and half the columns
     assert accumulated_shape(1000, 2, 1, 7) == (2, 1, 4)
-    for room, tiles, panels, batches in ((10, 16, 8, 9), (1, 1, 1, 1), (100, 64, 8, 3), (0, 5, 5, 5)):
+    assert accumulated_shape(1000, 2, 4, 196) == (2, 4, 22)  # lines of images: as many as pay for a block of B
+    assert accumulated_shape(1000, 2, 4, Dim.symbol("n")) == (2, 4, 24)
+    for room, tiles, panels, batches in ((10, 16, 8, 9), (1, 1, 1, 1), (100, 64, 8, 3), (0, 5, 5, 5), (90, 7, 8, 99)):
         rows, cols, group = accumulated_shape(room, tiles, panels, batches)
         assert 1 <= rows <= tiles and 1 <= cols <= panels and 1 <= group <= batches
         assert rows * cols * group <= max(1, room)

@@ -14,11 +14,63 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from graphc.loops.blocks import bind
-from graphc.loops.builder import Builder
+from graphc.loops.builder import Builder, Scalar
 from graphc.loops.row_tiles import first_row
 from graphc.loops.schedule import Clip, Problem, Schedule
 from graphc.loops.tile import Segment, Segments, Steps
 from graphc.types import Size, maximum, minimum
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of steps: how far it lies in A and in B, the steps of the loops inside it (the k loop is the last; those
+    of the first are counted from `begin`) and, of several, whether it is the first, the last; `digits` say which step
+    of the loops around the blocks. `here` is 0 where a batch element lacks that step.
+    """
+
+    a: Size
+    b: Size
+    loops: tuple[Steps, ...]
+    begin: Size
+    first: Scalar | None
+    last: Scalar | None
+    digits: tuple[Size, ...]
+    segments: Segments | None = None
+    here: Size = 1
+
+    @property
+    def nest(self) -> tuple[Steps, ...]:
+        """The steps of the loops around the k loop."""
+        return self.loops[:-1]
+
+    @property
+    def steps(self) -> Steps:
+        """Those of the k loop."""
+        return self.loops[-1]
+
+    @property
+    def length(self) -> Size:
+        return self.steps[1] - self.steps[0]
+
+
+def clipped(builder: Builder, problem: Problem, schedule: Schedule, where: Sequence[Size], block: Block) -> Block:
+    """The block with what the clips leave of its loops for the batch element `where`."""
+    if not problem.clips:
+        return block
+    bounds, loops = steps_left(builder, problem, where), list(block.loops)
+    for n, bound in enumerate(bounds[schedule.split :]):
+        (start, stop), begin = loops[n], block.begin if n == 0 else 0
+        if bound is not None:
+            start = bind(builder, "step", minimum(stop, maximum(0, bound[0] - begin)))
+            loops[n] = start, bind(builder, "step", maximum(start, minimum(stop, bound[1] - begin)))
+    here: Size = 1
+    for digit, bound in zip(block.digits, bounds, strict=False):
+        if bound is not None:  # a step of a loop around the blocks that does not count has no steps inside
+            inside = minimum(1, maximum(0, minimum(digit - bound[0], bound[1] - 1 - digit) + 1))
+            here = bind(builder, "step", here * inside)
+    start, stop = loops[-1]
+    loops[-1] = start, bind(builder, "step", start + (stop - start) * here)
+    return replace(block, loops=tuple(loops), here=here)
 
 
 def steps_left(builder: Builder, problem: Problem, where: Sequence[Size]) -> list[Steps | None]:

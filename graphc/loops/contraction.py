@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
-from graphc.loops.clips import spans, steps_left
+from graphc.loops.clips import Block, clipped, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
 from graphc.loops.row_tiles import Tiles, first_row, known_tiles, most_tiles, rows_of_chunk, share, unknown_tiles
-from graphc.loops.schedule import SHORT, Operand, Problem, Schedule, plan, turns
-from graphc.loops.tile import Ahead, Epilogue, Partial, Segments, Steps, Tile, View, emit_tile, epilogue_length
+from graphc.loops.schedule import SHORT, Operand, Outer, Problem, Schedule, plan, turns
+from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, maximum, minimum, product
 
@@ -182,15 +182,17 @@ class _Emitter:
     # blocks
 
     @contextlib.contextmanager
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self) -> Iterator[Block]:
         """The loops over the blocks of steps."""
         b, s, problem = self.builder, self.schedule, self.problem
+        loops, inside = problem.outer[: s.split], [*self.nest, Outer(problem.k, problem.a.col, problem.b.row)]
+        steps: list[Steps] = [(0, loop.extent) for loop in inside]
         if not s.blocked:
-            yield _Block(0, 0, (0, problem.k), 0, None, None, ())
+            yield Block(0, 0, tuple(steps), 0, None, None, ())
             return
-        loops = problem.outer[: s.split]
         count = product(loop.extent for loop in loops)
-        length = problem.k if isinstance(count, int) and count else minimum(problem.k, problem.k * count)
+        if not isinstance(count, int) or not count:  # loops that never run leave no steps
+            steps[-1] = 0, minimum(problem.k, problem.k * count)
         with contextlib.ExitStack() as stack:
             first: Scalar | None = None
             last: Scalar | None = None
@@ -207,38 +209,19 @@ class _Emitter:
                     digits.insert(0, digit)
                     in_a, in_b = in_a + digit * loop.a, in_b + digit * loop.b
             if s.cut:
-                begin = stack.enter_context(b.loop("block", 0, maximum(length, 1), s.block))
-                starts, ends = b.eq(b.index(begin), b.index(0)), b.ge(b.index(begin + s.block), b.index(length))
+                length = steps[0][1]
+                begin = stack.enter_context(b.loop("block", 0, maximum(length, 1), s.cut))
+                starts, ends = b.eq(b.index(begin), b.index(0)), b.ge(b.index(begin + s.cut), b.index(length))
                 first = starts if first is None else b.and_(first, starts)
                 last = ends if last is None else b.and_(last, ends)
-                in_a, in_b = in_a + begin * problem.a.col, in_b + begin * problem.b.row
-                length = bind(b, "length", minimum(length - begin, s.block))
-            yield _Block(in_a, in_b, (0, length), begin, first, last, tuple(digits))
+                in_a, in_b = in_a + begin * inside[0].a, in_b + begin * inside[0].b
+                steps[0] = 0, bind(b, "length", minimum(length - begin, s.cut))
+            yield Block(in_a, in_b, tuple(steps), begin, first, last, tuple(digits))
 
-    def _clipped(self, block: _Block) -> _Block:
-        """The block with what the clips leave of its loops for this batch element."""
-        b, s = self.builder, self.schedule
-        nest: tuple[Steps, ...] = tuple((0, loop.extent) for loop in self.nest)
-        if not self.problem.clips:
-            return replace(block, nest=nest)
-        bounds = steps_left(self.builder, self.problem, self.where)
-        start, stop = block.steps
-        if bounds[-1] is not None:
-            start = bind(b, "step", minimum(stop, maximum(0, bounds[-1][0] - block.begin)))
-            stop = bind(b, "step", maximum(start, minimum(stop, bounds[-1][1] - block.begin)))
-        here: Size = 1
-        for digit, bound in zip(block.digits, bounds, strict=False):
-            if bound is not None:  # a step of a loop around the blocks that does not count has no steps inside
-                here = bind(
-                    b, "step", here * minimum(1, maximum(0, minimum(digit - bound[0], bound[1] - 1 - digit) + 1))
-                )
-        nest = tuple(bound or whole for bound, whole in zip(bounds[s.split : -1], nest, strict=True))
-        return replace(block, steps=(start, bind(b, "step", start + (stop - start) * here)), nest=nest, here=here)
-
-    def _block(self, block: _Block) -> None:
+    def _block(self, block: Block) -> None:
         """One block of steps: pack B, then all tiles."""
         b, s, operand = self.builder, self.schedule, self.problem.b
-        block = self._clipped(block)
+        block = clipped(b, self.problem, s, self.where, block)
         if s.pack_b:
             with b.loop("panel", self.cols.start, self.cols.stop) as panel:
                 col = panel * s.width
@@ -249,12 +232,12 @@ class _Emitter:
                 self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
         self._rows(block)
 
-    def _pack(self, source: Source, strides: list[Size], block: _Block, panel: str, at: Size, groups: int) -> None:
+    def _pack(self, source: Source, strides: list[Size], block: Block, panel: str, at: Size, groups: int) -> None:
         """Pack all steps of a block."""
         for place, to in self._runs(block, strides, source.k_stride, groups * self.schedule.lanes):
             pack(self.builder, replace(source, base=source.base + place), block.length, panel, at + to, groups)
 
-    def _runs(self, block: _Block, strides: list[Size], k_stride: Size, width: int) -> Iterator[tuple[Size, Size]]:
+    def _runs(self, block: Block, strides: list[Size], k_stride: Size, width: int) -> Iterator[tuple[Size, Size]]:
         """Inside the loops of a nest: how far a k loop lies in the operand, and in its panel, one after the other."""
         place: Size = 0
         at: Size = 0
@@ -264,7 +247,7 @@ class _Emitter:
                 place, at = place + s * stride, at + s * (steps * width)
             yield place + block.steps[0] * k_stride, at + block.steps[0] * width
 
-    def _rows(self, block: _Block) -> None:
+    def _rows(self, block: Block) -> None:
         """The rows of tiles; several of them at a time where their rows of A are packed together."""
         b, s = self.builder, self.schedule
         if self.problem.row_clip:
@@ -297,13 +280,13 @@ class _Emitter:
                 a = View(self.a_panel, t * self.packed_size, self.packed_rows, 1, outer)
                 self._tile_rows(block, a, first + t, row, tiles)
 
-    def _tile_rows(self, block: _Block, a: View, t: Size, row: Size, tiles: Tiles) -> None:
+    def _tile_rows(self, block: Block, a: View, t: Size, row: Size, tiles: Tiles) -> None:
         """One row of tiles, whichever height it has."""
         conditions = [height.condition(t) for height in tiles.heights]
         for height, condition in zip(tiles.heights, conditions, strict=True):
             self._tile_row(block, a, row, height.rows, condition, height.limit)
 
-    def _a_view(self, block: _Block, row: Size, tile: Size) -> View:
+    def _a_view(self, block: Block, row: Size, tile: Size) -> View:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
         operand, s = self.problem.a, self.schedule
         if self.problem.tiles:
@@ -319,7 +302,7 @@ class _Emitter:
         return View(self.a_panel, 0, self.packed_rows, 1, tuple(steps * self.packed_rows for steps in self.flat))
 
     def _tile_row(
-        self, block: _Block, a: View, row: Size, height: int, condition: Scalar | None, limit: Size | None = None
+        self, block: Block, a: View, row: Size, height: int, condition: Scalar | None, limit: Size | None = None
     ) -> None:
         """All panels of the chunk for one row of tiles, where `condition` holds. Rows from `limit` on do not exist."""
         b, s, cols = self.builder, self.schedule, self.cols
@@ -335,7 +318,7 @@ class _Emitter:
                 self._tile(block, a, row, height, panel, limit, True)
 
     def _tile(
-        self, block: _Block, a: View, row: Size, height: int, panel: Size, limit: Size | None, masked: bool
+        self, block: Block, a: View, row: Size, height: int, panel: Size, limit: Size | None, masked: bool
     ) -> None:
         b, s, problem = self.builder, self.schedule, self.problem
         col = bind(b, "col", panel * s.width)
@@ -361,29 +344,6 @@ class _Emitter:
             partial = Partial(self.partial, place, stride, block.first, block.last)
         unroll = s.unroll if limit is None else 1  # short tiles are few: keep their code short
         emit_tile(b, tile, block.steps, unroll, partial, self.epilogue)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A block of steps: how far it lies in A and in B, the steps of its k loop (counted from `begin`) and, of several,
-    whether it is the first, the last; `digits` say which step of the loops around the blocks, `nest` the steps of those
-    inside.
-    """
-
-    a: Size
-    b: Size
-    steps: Steps
-    begin: Size
-    first: Scalar | None
-    last: Scalar | None
-    digits: tuple[Size, ...]
-    nest: tuple[Steps, ...] = ()
-    segments: Segments | None = None
-    here: Size = 1
-
-    @property
-    def length(self) -> Size:
-        return self.steps[1] - self.steps[0]
 
 
 def _dot(index: Sequence[Size], strides: Sequence[Size]) -> Size:

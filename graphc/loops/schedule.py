@@ -16,6 +16,7 @@ CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth han
 STARTED = 2.5  # instructions that start in a cycle, fitted to tiles of three shapes; the fewer loads, the better
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
+LONG_NEST = 960  # the same of a nest of loops whose blocks run first (864 steps lose 4 % in blocks, 1024 gain 6 %)
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
 PACKED_ROWS = 48  # of a transposed A at a time: a few whole cache lines of each step of k
 PANELS_FOR_A = 4  # of a chunk at least, where each chunk packs A: that costs about as much as half a panel
@@ -23,9 +24,9 @@ ADDRESSES = 8  # rows at a distance that is not known: so many addresses find re
 BLOCK = 384  # about the length of a block
 THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
 THIN_COLS = 2048
-NESTED = 2  # a block of a nest has about so many times that
 WIDE_STEPS = 3  # of k side by side where A moves with the columns, as rows do that are windows
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
+ADDED_TILES = 48  # of a chunk at least that adds up blocks, where B is read again by each chunk
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
@@ -139,7 +140,7 @@ class Schedule:
     block: int  # steps of a tile at most; the scratch panels have this length
     blocked: bool  # there may be several blocks, whose sums wait in scratch for each other
     split: int  # how many of the outer loops run around the blocks; the others are inside of a tile
-    cut: bool  # whether k itself is cut into blocks
+    cut: int  # steps of the outermost loop inside of a block, where a block does not have all of them; else 0
     unroll: int
     pack_a: bool
     together: int  # tiles whose rows of A are packed at a time
@@ -180,6 +181,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     pack_a = not problem.tiles and packs_a(problem, most, target)
     together = max(1, PACKED_ROWS // (height + 1)) if problem.a.row == 1 else 1
     thin = is_thin(problem, target)
+    batches = product(problem.batch)
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
     pack_b = not problem.panels and packs_b(problem, most, block if cut and not thin else problem.k, target)
     of_k = [clip for clip in problem.clips if clip.loop == len(problem.outer) and clip.batch is not None]
@@ -188,11 +190,9 @@ def plan(problem: Problem, target: Target) -> Schedule:
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
-    batches = product(problem.batch)
-    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b, cut)
+    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b, cut > 0)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
-    blocks_first = split > 0 and isinstance(tiles, int) and isinstance(panels, int) and isinstance(batches, int)
-    if blocks_first:
+    if blocks_first := blocked and bool(problem.outer) and isinstance(tiles, int) and isinstance(panels, int):
         rows, cols, group = accumulated_shape(
             target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize), tiles, panels, batches,
             apart(problem),
@@ -275,28 +275,32 @@ def is_thin(problem: Problem, target: Target) -> bool:
     return few and b.col == 1 and b.row == problem.n and size > 2 * target.l2_bytes
 
 
-def k_blocks(problem: Problem, pack_a: bool, thin: bool = False) -> tuple[int, int, bool, int, bool]:
-    """(unroll, steps of a block, whether there may be several, outer loops around them, whether k is cut).
+def k_blocks(problem: Problem, pack_a: bool, thin: bool) -> tuple[int, int, bool, int, int]:
+    """(unroll, steps of a block, whether there may be several, outer loops around them, how the next one is cut).
 
     No k loop has a remainder. Short ones, as windows have, are unrolled.
     """
     k, outer = problem.k, problem.outer
     deepest = problem.row_clip.loop if problem.row_clip else ANY  # tiles know which rows lack its steps
     if not isinstance(k, int):
-        return 1, BLOCK, True, len(outer), True
+        return 1, BLOCK, True, len(outer), BLOCK
     if thin and k % 2 == 0 and k > THIN_BLOCK:
-        return 2, THIN_BLOCK, True, 0, True
+        return 2, THIN_BLOCK, True, 0, THIN_BLOCK
     unroll = k if outer and 0 < k <= SHORT_K else 2 if k % 2 == 0 else 1
     limit = LONG_PACKED_K if pack_a else LONG_K
-    inside = 2 * limit if outer else limit
+    if outer:
+        limit = LONG_NEST if isinstance(problem.m, int) and isinstance(problem.n, int) else 2 * limit
     for split in range(len(outer) + 1):
         steps = product(loop.extent for loop in outer[split:]) * k
-        short = steps <= inside or (split == len(outer) and k <= limit) if isinstance(steps, int) else False
-        if isinstance(steps, int) and (short or split == deepest):
-            return unroll, max(steps, 1), split > 0, split, False
-        inside = NESTED * BLOCK
-    length = -(-k // -(-k // BLOCK))
-    return 2 if k % 2 == 0 else 1, -(-length // 16) * 16, True, len(outer), True
+        if isinstance(steps, int) and (steps <= limit or split == deepest):
+            return unroll, max(steps, 1), split > 0, split, 0
+        if isinstance(steps, int) and split < len(outer):
+            extent = known(outer[split].extent, 1)
+            if (some := BLOCK // (steps // extent)) > 1:
+                some = even_share(extent, some)
+                return unroll, some * (steps // extent), True, split, some
+    length = ceildiv_int(even_share(k, BLOCK), 16) * 16
+    return 2 if k % 2 == 0 else 1, length, True, len(outer), length
 
 
 def packs_b(problem: Problem, most: int, steps: Size, target: Target) -> bool:
@@ -363,18 +367,27 @@ def apart(problem: Problem) -> bool:
     return a not in ((), (0,)) and b not in ((), (0,)) and known(problem.batch[0], 1) == 2
 
 
-def accumulated_shape(
-    room: int, tiles: Size, panels: Size, batches: Size, halves: bool = False
-) -> tuple[int, int, int]:  # fmt: skip
+def accumulated_shape(room: int, tiles: int, panels: int, batches: Size, halves: bool = False) -> tuple[int, int, int]:
     """(tiles, panels, batch elements) of a chunk that adds up blocks of a long nest, with room for so many tiles.
 
-    Each chunk reads both operands once, so there are only as many as two threads need, or as what they add up needs.
+    Where few batch elements share their operands (the taps of a weight gradient), each chunk reads both once, so there
+    are only as many as two threads need, or as what they add up needs. Of many, as the lines of images are, each has
+    its own part of A, and enough of them belong to a chunk for a block of B to pay for its way from memory.
     """
-    tiles, panels, batches = (max(1, known(size, 1)) for size in (tiles, panels, batches))
-    rows = min(tiles, max(1, room))
+    rows, panels = max(1, min(tiles, room)), max(1, panels)
+    if (count := known(batches, ANY)) > MOST_CHUNKS:
+        least = ceildiv_int(ADDED_TILES, rows)
+        cols = min(panels, max(1, room // (rows * least)))
+        wanted = least if count == ANY else max(least, ceildiv_int(count, MOST_CHUNKS))
+        return rows, cols, even_share(count, min(wanted, max(1, room // (rows * cols))))
     half = 2 if panels == 1 or halves else 1
-    group = min(ceildiv_int(batches, half), max(1, room // rows))
+    group = min(ceildiv_int(count, half), max(1, room // rows))
     return rows, min(panels if halves else ceildiv_int(panels, 2), max(1, room // (rows * group))), group
+
+
+def even_share(total: int, most: int) -> int:
+    """The size of parts that are as even as can be, of at most `most`."""
+    return ceildiv_int(total, ceildiv_int(total, most))
 
 
 def known(size: Size, otherwise: int) -> int:
