@@ -14,6 +14,7 @@ numbers of the rule are the constants below, whose measurements are in docs/cont
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple, cast
 
 from graphc.build import Tensor, apply
@@ -22,15 +23,21 @@ from graphc.ops.convolution import Axis, Spec, contract, label_sizes, parse
 from graphc.ops.lowering import Concat, Elementwise, Reduction
 from graphc.ops.movement import reshape, transpose
 from graphc.passes.domain import one_element
+from graphc.passes.windows import unspread
 from graphc.types import Size
 
 LANES = 16  # of the widest vectors
-COPIED = 2.0  # nanoseconds an element that is converted, at worst
+COPIED = 0.6  # nanoseconds an element that is converted: 0.3 in the caches, 0.5 to 1 in memory
 ADDED = 0.018  # nanoseconds a multiply-add in full vectors
 SAVED = 0.002  # what is saved of them channels-last, even if lines fill their vectors
+STRIDED = 0.006  # and where the steps of a window leave out elements of a line, whose vectors are packed
+PACKED = 0.1  # for each row of a sum into weights: its slopes are packed for each place of the window
 MANY = 1 << 17  # weights: packed columns of so many come from the outer caches,
 CROWDED = 0.004  # which costs that much of a multiply-add, more for more, and twice for sums into so many
 MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than their number where loads count too
+BUSY = 8  # rows that keep the multipliers busy
+SLICED, SLICED_SUMS, SLICED_STRIDED = 0.15, 0.25, 0.7  # a multiply-add of depthwise windows, as sums of shifted lines
+WINDOW = 1.3  # nanoseconds for a result of a depthwise window channels-last, whatever its size
 PER_AXIS = frozenset({"slice", "unslice"})  # movement whose attributes list the axes
 LISTS = ("starts", "stops", "steps", "shape")
 
@@ -83,7 +90,8 @@ def product_of(node: Node) -> Product | None:
     a, b, out = spec
     if 3 <= len(a) == len(b) and a[0] == b[0] and a[0] not in out and a[1] in out and b[1] in out:
         images = (*a[2:], *b[2:])
-        if all(axis in (a[1], b[1]) or any(axis[0] in image for image in images) for axis in out):
+        places = all(dict(axis).keys() & dict(other).keys() for axis, other in zip(a[2:], b[2:], strict=True))
+        if places and all(axis in (a[1], b[1]) or any(axis[0] in image for image in images) for axis in out):
             return Product(spec, (0, 1))
     return None
 
@@ -144,8 +152,7 @@ class _Plan:
         product = self.products.get(node)
         images = node.inputs if product is None else tuple(node.inputs[position] for position in product.images)
         known = [self.group[value] for value in images if value in self.group]
-        starts = product is not None and len(product.images) == 1
-        if not starts and not (known and (product is not None or _is_carried(node))):
+        if product is None and not (known and _is_carried(node)):
             for value in node.inputs:
                 self._leave(value)
             return
@@ -159,7 +166,7 @@ class _Plan:
                 self.group[Value(node)] = group
             return
         self.balance[group] += _gain(node, product)
-        if starts:
+        if len(product.images) == 1:
             self.group[Value(node)] = group
             self._pay(node.inputs[1 - product.images[0]], group)
         else:
@@ -193,25 +200,36 @@ class _Plan:
 
 
 def _gain(node: Node, product: Product) -> float:
-    """Nanoseconds that a product takes less channels-last, from how much of the vectors is filled either way."""
-    spec = product.spec
+    """Nanoseconds that a product takes less channels-last; none where sizes that matter are not known."""
+    spec, sums = product.spec, len(product.images) == 2
     sizes = label_sizes(spec, [value.type for value in node.inputs], node.attrs["shape"])
     channels = [sizes[axis[0][0]] for axis in product.channels]
-    extents = [sizes[axis[0][0]] for axis in spec.out[2:]]
-    windows = any(sizes[label] != 1 for axes in spec[:2] for axis in axes for label, _ in axis[1:])
-    line = extents[-1] if windows else _count(extents)  # without windows all lines are one
-    if len(channels) < 2 or not all(isinstance(size, int) for size in (line, *channels)):
-        return 0.0  # depthwise windows do not multiply more
-    sums = len(product.images) == 2
-    if sums and (not windows or min(cast(list[int], channels)) < LANES):
+    windows = [sizes[label] for axes in spec[:2] for axis in axes for label, _ in axis[1:]]
+    extents = [sizes[axis[0][0]] for axis in (spec.a[2:] if sums else spec.out[2:])]
+    line = extents[-1] if any(size != 1 for size in windows) else _count(extents)  # without windows all lines are one
+    if not all(isinstance(size, int) for size in (line, *channels, *windows)):
         return 0.0
-    saved = SAVED if sums else SAVED + ADDED * (_idle(cast(int, line)) - _idle(cast(int, channels[1])))
-    if cast(int, channels[0]) < LANES:
-        saved = min(saved, 0.0)
+    steps = unspread(node.inputs[product.images[0]])[2]  # between them there are zeros, which are not multiplied
+    work = _count(list(sizes.values())) / prod(steps)
+    strided = prod(steps) > 1 or any(axis[0][1] != 1 for k in product.images for axis in spec[k][2:])
+    if len(channels) < 2:
+        sliced = SLICED_STRIDED if strided else SLICED_SUMS if sums else SLICED
+        return sliced * work - (0.0 if sums else WINDOW * _count(node.types[0].shape) / prod(steps))
+    if sums:
+        saved = _saved_of_sums(cast(list[int], channels), cast(list[int], windows))
+    else:
+        saved = SAVED + ADDED * (_idle(-(-cast(int, line) // steps[-1])) - _idle(cast(int, channels[1])))
+        saved = min(saved + (STRIDED if strided else 0.0), MOST_SAVED)
     weights = _count(node.types[0].shape if sums else node.inputs[1 - product.images[0]].type.shape)
     if weights > MANY:
         saved -= CROWDED * (weights / MANY) * (2 if sums else 1)
-    return max(-MOST_LOST, min(saved, MOST_SAVED)) * _count(list(sizes.values()))
+    return max(-MOST_LOST, saved) * work
+
+
+def _saved_of_sums(channels: Sequence[int], windows: Sequence[int]) -> float:
+    """Of a multiply-add of a weight gradient: its rows are the fewer channels, or those of the window."""
+    rows = max(min(channels), *windows, 1)
+    return PACKED / rows * max(1.0, BUSY / rows) if max(windows, default=1) > 1 else 0.0
 
 
 def _idle(size: int) -> float:

@@ -110,44 +110,56 @@ def test_it_pays_for_a_training_step() -> None:
     assert found and all(", p q" in spec or "-> p q c o" in spec for spec in found)
 
 
-def layout_of(images: tuple[int, ...], weights: tuple[int, ...], layout: str = "NCHW", **how: Any) -> bool:
-    """Whether a single convolution is left alone."""
+def converted(images: tuple[int, ...], weights: tuple[int, ...], layout: str = "NCHW", **how: Any) -> str:
+    """Which directions of a single convolution are converted: forward, gradient of weights, of images."""
     x, w = placeholder("x", images), placeholder("w", weights)
     y = F.conv2d(x, w, layout=layout, **how)
     (of_w,) = graphc.vjp(y, [w], placeholder("g", y.shape))
     (of_x,) = graphc.vjp(y, [x], placeholder("g", y.shape))
-    graphs = [crop_products(Graph((), (t.ref,))) for t in (y, of_w, of_x)]
-    return all(choose_layouts(graph) is graph for graph in graphs)
+    graphs = {name: crop_products(Graph((), (t.ref,))) for name, t in (("f", y), ("w", of_w), ("x", of_x))}
+    return "".join(name for name, graph in graphs.items() if choose_layouts(graph) is not graph)
 
 
 @pytest.mark.parametrize(
-    "images, weights, how",
+    "directions, images, weights, how",
     [
-        ((32, 1, 28, 28), (32, 1, 3, 3), {}),
-        ((32, 32, 13, 13), (64, 32, 3, 3), {}),
-        ((32, 64, 32, 32), (64, 64, 3, 3), {"padding": 1}),
-        ((32, 256, 14, 14), (256, 256, 1, 1), {}),
-        ((32, 3, 112, 112), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
-        ((32, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
-        ((32, 64, 7, 7), (64, 16, 3, 3), {"padding": 1, "groups": 4}),
-        ((8, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}),
-        ((1, 4, 5, 5), (4, 4, 3, 3), {"padding": 1}),
+        ("w", (32, 1, 28, 28), (32, 1, 3, 3), {}),  # three rows for each packed copy of the slopes
+        ("fx", (32, 32, 13, 13), (64, 32, 3, 3), {}),  # 11 and 13 of 16 lanes
+        ("", (32, 64, 32, 32), (64, 64, 3, 3), {"padding": 1}),
+        ("", (32, 256, 14, 14), (256, 256, 1, 1), {}),
+        ("fw", (32, 3, 112, 112), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
+        ("fx", (32, 64, 56, 56), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
+        ("w", (32, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
+        ("fwx", (32, 256, 14, 14), (256, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 256}),
+        ("fx", (32, 128, 7, 7), (128, 128, 3, 3), {"padding": 1}),
+        ("", (32, 64, 7, 7), (64, 16, 3, 3), {"padding": 1, "groups": 4}),
+        ("", (8, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}),
+        ("", (1, 4, 5, 5), (4, 4, 3, 3), {"padding": 1}),
     ],
 )
-def test_convolutions_that_are_left(images: tuple[int, ...], weights: tuple[int, ...], how: dict[str, Any]) -> None:
-    assert layout_of(images, weights, **how)
-
-
-def test_a_convolution_of_short_lines_pays_alone() -> None:
-    assert not layout_of((32, 128, 7, 7), (128, 128, 3, 3), padding=1)
+def test_which_single_convolutions_are_converted(
+    directions: str, images: tuple[int, ...], weights: tuple[int, ...], how: dict[str, Any]
+) -> None:
+    assert converted(images, weights, **how) == directions
 
 
 def test_what_is_no_channels_first_convolution(eager: None) -> None:
-    assert layout_of((8, 7, 7, 128), (3, 3, 128, 128), "NHWC")
+    assert not converted((8, 7, 7, 128), (3, 3, 128, 128), "NHWC")
     a, b = placeholder("a", (3, 4, 5, 6)), placeholder("b", (3, 4, 6, 7))
     for result in (a @ b, graphc.einsum("abij,abjk->baik", a, b), F.relu(a).sum(1), F.max_pool2d(a, 2)):
         graph = Graph((a.ref, b.ref), (result.ref,))
         assert choose_layouts(graph) is graph
+
+
+def test_a_weight_gradient_alone_keeps_its_values(eager: None, rng: np.random.Generator) -> None:
+    for channels, groups, stride in ((3, 1, 2), (4, 4, 1)):
+        x = placeholder("x", (2, channels, 9, 8), "float64")
+        w = placeholder("w", (4, channels // groups, 3, 3), "float64")
+        y = F.conv2d(x, w, padding=1, stride=stride, groups=groups)
+        g = placeholder("g", y.shape, "float64")
+        (of_w,) = graphc.vjp(y, [w], g)
+        turned = agrees([x, g], [of_w], random_arrays([x, g], rng))
+        assert len(moves(turned)) >= 2 and "n c" not in specs(turned)[0]
 
 
 FOLLOWING = [

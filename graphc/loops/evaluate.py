@@ -100,6 +100,8 @@ class Evaluator:
             return [(node.inputs[0], self._source(node, lowering, index))]
         if isinstance(lowering, Gather):
             return [(node.inputs[1], index)]
+        if isinstance(lowering, Concat) and len(node.inputs) == 1:  # a copy
+            return [(node.inputs[0], index)]
         return []
 
     def _source(self, node: Node, lowering: Movement, index: Index) -> Index:
@@ -114,7 +116,7 @@ class Evaluator:
         if isinstance(lowering, Movement):
             return operands[0] if operands and operands[0] is not None else self._placed_within(node, index, point)
         if isinstance(lowering, Concat):
-            return self._concat(node, index, point)
+            return operands[0] if operands and operands[0] is not None else self._concat(node, index, point)
         if isinstance(lowering, IndexValue):
             return h.cast(h.index(self.placed(index[node.attrs["axis"]], point)), value.type.dtype)
         if isinstance(lowering, Gather):
