@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.loops import matmul
+from graphc.loops import matmul, schedule
 from graphc.loops.packed import with_packs
 from graphc.loops.program import Buffer, Program, Task
 from graphc.types import TensorType, float32
@@ -81,9 +81,32 @@ def test_named_sizes_are_packed_once_too(
         np.testing.assert_allclose(results[0], left.astype(np.float64) @ right, rtol=1e-4, atol=1e-3)
 
 
-def test_products_of_few_chunks_pack_for_themselves() -> None:
-    assert kernels_of(product(128, 784, 128, "NT").program) == [["matmul"]]
-    assert kernels_of(product(64, 64, 64, "TN").program) == [["matmul"]]
+def test_columns_are_packed_once_where_chunks_that_pack_their_own_would_be_few() -> None:
+    for sizes, form in (((128, 784, 128), "NT"), ((512, 784, 128), "NN"), ((300, 200, 100), "NN")):
+        program = product(*sizes, form).program
+        assert kernels_of(program) == [["pack_columns"], ["matmul"]]
+        assert program.regions[1].tasks[0].chunks >= 4
+    for sizes, form in (((64, 64, 64), "NT"), ((64, 64, 64), "TN"), ((256, 256, 256), "NN")):
+        assert kernels_of(product(*sizes, form).program) == [["matmul"]]
+
+
+@pytest.mark.parametrize("sizes", [(300, 65, 100), (97, 33, 70), (257, 16, 128), (270, 3, 300)])
+def test_packing_columns_that_lie_side_by_side_changes_no_bit(
+    sizes: tuple[int, int, int], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m, k, n = sizes
+    a, memory = rng.standard_normal((m, k)).astype(np.float32), np.empty(k * n + 1, np.float32)
+    b = memory[1:].reshape(k, n)  # no vector of it lies within a cache line
+    b[:] = rng.standard_normal((k, n))
+    functions = [product(m, k, n, "NN", threads) for threads in (1, 2, 3)]
+    assert "packed" in functions[0].ir("loops")
+    monkeypatch.setattr(schedule, "CROSSED_ROWS", m + 1)
+    monkeypatch.setattr(schedule, "MANY_ROWS", m + 1)
+    functions.append(product(m, k, n, "NN"))
+    assert "packed" not in functions[-1].ir("loops")
+    results = [function(a, b) for function in functions]
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+    np.testing.assert_allclose(results[0], a.astype(np.float64) @ b, rtol=1e-4, atol=1e-4)
 
 
 def steps(updated: bool) -> tuple[graphc.Function, Callable[..., list[np.ndarray]]]:

@@ -9,7 +9,7 @@ from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
 from graphc.loops.schedule import Operand, Outer, Problem, Schedule, accumulated_shape, plan, register_tile, row_tiles
 from graphc.runtime.jit import compile_object
-from graphc.target import AVX2, NEON, Target
+from graphc.target import AVX2, AVX512, NEON, Target
 from graphc.types import Dim, Size, evaluate, float32
 
 
@@ -102,3 +102,14 @@ def test_what_a_chunk_adds_up_fits_its_room() -> None:
         rows, cols, group = accumulated_shape(room, tiles, panels, batches)
         assert 1 <= rows <= tiles and 1 <= cols <= panels and 1 <= group <= batches
         assert rows * cols * group <= max(1, room)
+
+
+def test_columns_are_packed_where_vectors_in_them_cross_cache_lines() -> None:
+    def packs(m: Size, k: Size, n: int) -> bool:
+        return plan(Problem(float32, (), m, n, k, Operand("a", 0, (), k, 1), Operand("b", 0, (), n, 1)), AVX512).pack_b
+
+    assert packs(128, 128, 100) and packs(2000, 64, 90)  # rows of B are no whole vectors
+    assert not packs(64, 128, 100) and not packs(128, 128, 33)  # too few rows of A; panels as wide as B, read in one go
+    assert packs(256, 128, 128) and packs(512, 784, 256)  # arrays that begin within a cache line
+    assert not packs(128, 256, 128) and not packs(512, 784, 64)
+    assert not packs(Dim.symbol("m"), 128, 100) and not packs(512, Dim.symbol("k"), 128)

@@ -17,7 +17,7 @@ from graphc.loops.builder import Builder
 from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
 from graphc.loops.row_tiles import first_row, most_tiles, rows_of_chunk, unknown_tiles
-from graphc.loops.schedule import Operand, Problem, Schedule, ceildiv_int, known, plan, turns
+from graphc.loops.schedule import EVEN, Operand, Problem, Schedule, ceildiv_int, known, plan, turns, wanted_chunks
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, minimum, symbols
 
@@ -54,7 +54,8 @@ def prepacked(
     """The problem with the operands that are packed once replaced (by buffers called `names`), and what packs them.
 
     A where chunks of several columns would each pack its rows; B where more than TWICE chunks would pack its columns,
-    or where it is `shared`: another contraction packs it in the same way. How many steps there are must be known.
+    where chunks that pack their own columns would be too few, or where it is `shared`: another contraction packs it in
+    the same way. How many steps there are must be known.
     """
     found: list[Pack] = []
     plain = not (problem.batch or problem.outer or problem.clips or problem.wide_a or turns(problem, target))
@@ -69,7 +70,8 @@ def prepacked(
         schedule = plan(problem, target)
     if schedule.pack_b:
         packed, operand = _columns(problem, schedule, target, names[1 if rows else 0])
-        if known(schedule.row_chunks, 0) > TWICE or shared(packed):
+        few = known(schedule.chunks, EVEN) < min(EVEN, wanted_chunks(problem, schedule.lanes)[0])
+        if known(schedule.row_chunks, 0) > TWICE or few or shared(packed):
             found.append(packed)
             problem = replace(problem, b=operand, panels=True)
     if rows is not None:

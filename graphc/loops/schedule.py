@@ -25,6 +25,9 @@ BLOCK = 384  # about the length of a block
 THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
 THIN_COLS = 2048
 WIDE_STEPS = 3  # of k side by side where A moves with the columns, as rows do that are windows
+CROSSED_ROWS = 96  # of A, for which B is packed where vectors in it cross cache lines
+MANY_ROWS = 256  # of A, for which B is packed where they may: packing costs 1 %, crossing 10 to 20
+EVEN = 4  # chunks at least, where there is work for as many: two threads get about the same of them
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
 ADDED_TILES = 48  # of a chunk at least that adds up blocks, where B is read again by each chunk
 GUESS = 256  # what a size that is not known counts as
@@ -183,7 +186,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     thin = is_thin(problem, target)
     batches = product(problem.batch)
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
-    pack_b = not problem.panels and packs_b(problem, most, block if cut and not thin else problem.k, target)
+    steps = block if cut and not thin else problem.k
+    pack_b = not problem.panels and packs_b(problem, most, steps, lanes, vectors * lanes, target)
     of_k = [clip for clip in problem.clips if clip.loop == len(problem.outer) and clip.batch is not None]
     if any(known(clip.inner, 1) % unroll for clip in of_k) or not target.fma:  # products take registers too
         unroll = 1
@@ -303,9 +307,10 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool) -> tuple[int, int, bool
     return 2 if k % 2 == 0 else 1, length, True, len(outer), length
 
 
-def packs_b(problem: Problem, most: int, steps: Size, target: Target) -> bool:
+def packs_b(problem: Problem, most: int, steps: Size, lanes: int, width: int, target: Target) -> bool:
     """Whether B goes through k-major panels: its columns do not lie side by side; or they are no whole vectors, where a
-    masked load is a branch for each lane; or it is larger than L2, of which the `steps` read together count.
+    masked load is a branch for each lane; or it is larger than L2, of which the `steps` read together count; or many
+    rows of A read panels of `width` columns that may begin within a cache line, and so touch one more in each step.
     """
     b, itemsize = problem.b, problem.dtype.itemsize
     if problem.n == 1 or b.col == 0:
@@ -314,10 +319,12 @@ def packs_b(problem: Problem, most: int, steps: Size, target: Target) -> bool:
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
-    if not (target.masked_loads or problem.wide_a) and known(problem.n, 1) % target.lanes(itemsize):
+    if not (target.masked_loads or problem.wide_a) and known(problem.n, 1) % lanes:
         return True
-    large = isinstance(b.row, int) and known(steps, 0) * b.row * itemsize > target.l2_bytes // 2
-    return large and not problem.outer
+    row = known(b.row, 0)
+    rows, columns = (CROSSED_ROWS, 4 * lanes) if row % lanes else (MANY_ROWS, width)
+    crosses = row and known(problem.m, 0) >= rows and known(problem.n, 0) > columns and isinstance(problem.k, int)
+    return bool(crosses or known(steps, 0) * row * itemsize > target.l2_bytes // 2) and not problem.outer
 
 
 def packs_a(problem: Problem, most: int, target: Target) -> bool:
@@ -334,20 +341,26 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
     return far and known(problem.n, GUESS) >= (64 if isinstance(a.col, int) else GUESS)
 
 
+def wanted_chunks(problem: Problem, lanes: int) -> tuple[int, int]:
+    """(chunks of about CHUNK_WORK there should be, batch elements for that work). A size not known counts as GUESS."""
+    matrix = max(1, known(problem.m, GUESS) * known(problem.n, GUESS) * known(problem.steps, GUESS))
+    worth, batches = CHUNK_WORK * lanes, known(product(problem.batch), MOST_CHUNKS)
+    return max(1, min(MOST_CHUNKS, batches * matrix // worth)), max(1, worth // matrix)
+
+
 def chunk_shape(
     problem: Problem, lanes: int, width: int, height: int, tiles: Size, panels: Size, pack_a: bool, pack_b: bool,
     cut: bool,
 ) -> tuple[int, int, int]:  # fmt: skip
     """(tiles, panels, batch elements) of a chunk: about CHUNK_WORK each, so that any number of threads finds its share.
 
-    A size that is not known counts as GUESS. Only numbers come out, so the number of chunks stays a short expression.
+    Only numbers come out, so the number of chunks stays a short expression.
     """
-    worth = CHUNK_WORK * lanes
-    n, k, m = (size if isinstance(size, int) else GUESS for size in (problem.n, problem.steps, problem.m))
-    matrix, batches = max(1, m * n * k), known(product(problem.batch), MOST_CHUNKS)
-    group = max(1, worth // matrix) if problem.batch else 1
+    n, m = known(problem.n, GUESS), known(problem.m, GUESS)
+    batches = known(product(problem.batch), MOST_CHUNKS)
+    wanted, together = wanted_chunks(problem, lanes)
+    group = together if problem.batch else 1
     tile_count, panel_count = known(tiles, ceildiv_int(GUESS, height)), known(panels, ceildiv_int(GUESS, width))
-    wanted = max(1, min(MOST_CHUNKS, batches * matrix // worth))
     wanted = ceildiv_int(wanted, max(1, batches))
     if pack_b:  # whoever shares columns packs them again (and rows, if A is packed too)
         side = min(m, 256 if pack_a else 512)
