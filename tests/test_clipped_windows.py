@@ -13,7 +13,8 @@ import graphc
 from graphc import interpret
 from graphc.build import Tensor, placeholder
 from graphc.loops.clips import spans
-from graphc.loops.schedule import Clip, Operand, Outer, Problem, plan
+from graphc.loops.problem import Clip, Operand, Outer, Problem
+from graphc.loops.schedule import plan
 from graphc.nn import functional as F
 from graphc.target import AVX2, AVX512
 from graphc.types import float32

@@ -18,7 +18,7 @@ from graphc.llvm.emit import emit, scratch_bytes
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam, LoopKernel
-from graphc.loops.schedule import Operand
+from graphc.loops.problem import Operand
 from graphc.loops.tile import Epilogue
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library, compile_object

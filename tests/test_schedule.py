@@ -7,7 +7,8 @@ import pytest
 from graphc.llvm.emit import emit
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
-from graphc.loops.schedule import Operand, Outer, Problem, Schedule, accumulated_shape, plan, register_tile, row_tiles
+from graphc.loops.problem import Operand, Outer, Problem
+from graphc.loops.schedule import Schedule, accumulated_shape, plan, register_tile, row_tiles
 from graphc.runtime.jit import compile_object
 from graphc.target import AVX2, AVX512, NEON, Target
 from graphc.types import Dim, Size, evaluate, float32

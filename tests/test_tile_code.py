@@ -9,7 +9,7 @@ import pytest
 from graphc.llvm.emit import emit
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
-from graphc.loops.schedule import Operand
+from graphc.loops.problem import Operand
 from graphc.runtime.jit import compile_assembly
 from graphc.target import AVX2, AVX512, NAMED, NEON, SSE2, Target
 from graphc.types import Dim, Size, float32

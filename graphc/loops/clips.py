@@ -15,8 +15,9 @@ from typing import cast
 
 from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder, Scalar
+from graphc.loops.problem import Clip, Problem
 from graphc.loops.row_tiles import first_row
-from graphc.loops.schedule import Clip, Problem, Schedule
+from graphc.loops.schedule import Schedule
 from graphc.loops.tile import Segment, Segments, Steps
 from graphc.types import Size, maximum, minimum
 

@@ -25,8 +25,9 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
+from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.row_tiles import Tiles, first_row, known_tiles, most_tiles, rows_of_chunk, share, unknown_tiles
-from graphc.loops.schedule import SHORT, Operand, Outer, Problem, Schedule, plan, turns
+from graphc.loops.schedule import SHORT, Schedule, plan, turns
 from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, maximum, minimum, product

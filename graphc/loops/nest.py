@@ -12,7 +12,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from graphc.loops.schedule import Clip, Operand, Outer, Problem, known
+from graphc.loops.problem import Clip, Operand, Outer, Problem
+from graphc.loops.schedule import known
 from graphc.target import Target
 from graphc.types import DType, Size, product
 

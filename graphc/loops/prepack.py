@@ -16,8 +16,9 @@ from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder
 from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
+from graphc.loops.problem import Operand, Problem
 from graphc.loops.row_tiles import first_row, most_tiles, rows_of_chunk, unknown_tiles
-from graphc.loops.schedule import EVEN, Operand, Problem, Schedule, ceildiv_int, known, plan, turns, wanted_chunks
+from graphc.loops.schedule import EVEN, Schedule, ceildiv_int, known, plan, turns, wanted_chunks
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, minimum, symbols
 

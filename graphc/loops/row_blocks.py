@@ -181,9 +181,7 @@ class _Lowering:
         self.stop: Size = self.start + plan.height
         if not plan.exact:
             self.stop = bind(h, "last", minimum(self.start + plan.height, self.rows))
-        self.low, self.high = columns_of_block(
-            h, self.graph, shape, self.start, self.stop, self.cell
-        )
+        self.low, self.high = columns_of_block(h, self.graph, shape, self.start, self.stop, self.cell)
         rows, columns = (self.start, self.stop), (self.low, self.high)
         emit_turned(h, self.evaluator, shape, self.turned, plan.height, self.where, rows, columns)
         for node in shape.entering:
@@ -286,14 +284,10 @@ class _Lowering:
         of_side = View(side.buffer, side.base + low * side.step["k"], side.step["k"], side.step[n])
         heights = tuple(r for r in TILE_ROWS if plan.height % r == 0)
         if side.step[n] == 1:
-            made = BlockProduct(
-                self.dtype, 0, plan.height, plan.height, count, length, of_slot, of_side, True, heights
-            )
+            made = BlockProduct(self.dtype, 0, plan.height, plan.height, count, length, of_slot, of_side, True, heights)
             emit_product(h, self.target, made, straight)
         else:
-            made = BlockProduct(
-                self.dtype, 0, count, count, plan.height, length, of_side, of_slot, True, TILE_ROWS
-            )
+            made = BlockProduct(self.dtype, 0, count, count, plan.height, length, of_side, of_slot, True, TILE_ROWS)
             emit_product(h, self.target, made, turned)
 
     def _row_value(self, buffer: str, dtype: DType, row: Size) -> Scalar:
@@ -392,4 +386,3 @@ def _below(value: Value, ends: Collection[Node]) -> set[Node]:
             found.add(node)
             stack.extend(v.node for v in node.inputs if node not in ends)
     return found
-

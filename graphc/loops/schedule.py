@@ -7,10 +7,11 @@ threads. To tune for another machine, change the rules here; `contraction.py` ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from graphc.loops.problem import Problem
 from graphc.target import Target
-from graphc.types import DType, Size, ceildiv, maximum, minimum, product
+from graphc.types import Size, ceildiv, minimum, product
 
 CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
 STARTED = 2.5  # instructions that start in a cycle, fitted to tiles of three shapes; the fewer loads, the better
@@ -35,94 +36,6 @@ ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
 MOST_UNKNOWN = 9  # rows of a tile where m is not known: lower tiles leave fewer rows over
 SHORT = 4  # the height of the last tiles where m is not known; their missing rows repeat the last one
-
-
-@dataclass(frozen=True)
-class Operand:
-    """Where element [batch, row, col] of a matrix lies: buffer[offset + batch . strides + row, col . strides]."""
-
-    buffer: str
-    offset: Size
-    batch: tuple[Size, ...]
-    row: Size
-    col: Size
-
-
-@dataclass(frozen=True)
-class Outer:
-    """A loop around the k loop: how often it runs, and how far one step of it moves in A and in B."""
-
-    extent: Size
-    a: Size
-    b: Size
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Which steps of a loop count for a batch element: those within an operand, of a window that may reach beyond it.
-
-    Step t*inner + rest of the loop (the position in `outer`; len(outer) is k) reads place u*index + by*t - before of
-    an axis of `extent` elements, where index is that of the batch axis `batch`, or the row (None).
-    """
-
-    loop: int
-    batch: int | None
-    u: int
-    by: int
-    inner: Size
-    before: Size
-    extent: Size
-
-    def steps(self, index: Size, length: Size) -> tuple[Size, Size]:
-        """From which step to which the loop runs, of `length`, for a batch element."""
-        behind = self.before - self.u * index  # where the axis begins, seen from the window
-        if self.by == 0:
-            inside = minimum(1, maximum(0, minimum(-behind, self.extent - 1 + behind) + 1))
-            return 0, inside * length
-        first = ceildiv(maximum(0, behind), self.by) * self.inner
-        return minimum(first, length), minimum(ceildiv(maximum(0, behind + self.extent), self.by) * self.inner, length)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], all of one dtype; sizes may be names.
-
-    With `outer` (the outermost first) the sum goes over a nest of loops, of which k is the innermost: what a window
-    of a convolution or several summed axes are. Its `clips` say which steps there are.
-
-    wide_a: A also moves with the columns, which lie side by side (depthwise windows). B does, unless its column
-    stride is 0.
-    """
-
-    dtype: DType
-    batch: tuple[Size, ...]
-    m: Size
-    n: Size
-    k: Size
-    a: Operand
-    b: Operand
-    outer: tuple[Outer, ...] = ()
-    clips: tuple[Clip, ...] = ()
-    wide_a: bool = False
-    tiles: bool = False  # A lies packed in the tiles of its schedule: `a.row` is the distance of tiles, not of rows
-    panels: bool = False  # B lies packed in panels: `b.row` is their width
-
-    @property
-    def row_clip(self) -> Clip | None:
-        """The clip that depends on the row, where m and all in it are numbers."""
-        return next((clip for clip in self.clips if clip.batch is None), None)
-
-    @property
-    def steps(self) -> Size:
-        """How many products are summed for an element of C."""
-        return product(loop.extent for loop in self.outer) * self.k
-
-    def turned(self) -> Problem:
-        """The transpose: C.T = B.T @ A.T."""
-        a = replace(self.b, row=self.b.col, col=self.b.row)
-        b = replace(self.a, row=self.a.col, col=self.a.row)
-        outer = tuple(Outer(loop.extent, loop.b, loop.a) for loop in self.outer)
-        return replace(self, m=self.n, n=self.m, a=a, b=b, outer=outer)
 
 
 @dataclass(frozen=True)
