@@ -70,8 +70,8 @@ def packed_tile(schedule: Schedule, length: int) -> tuple[int, int]:
     """(rows, elements) of a packed tile of A with `length` steps."""
     s = schedule
     rows = max(s.height + 1, 0 if s.rows_known else SHORT)
-    whole = 1 << (rows - 1).bit_length() if s.together > 1 else s.lanes  # so that no store crosses cache lines
-    rows = ceildiv_int(rows, min(whole, s.lanes)) * min(whole, s.lanes)
+    if s.together == 1:
+        rows = ceildiv_int(rows, s.lanes) * s.lanes  # squares of registers are stored whole
     return rows, (ceildiv_int((length + STEPS) * rows, s.lanes) + 1) * s.lanes
 
 
@@ -83,7 +83,8 @@ def pack_rows(builder: Builder, source: Source, length: Size, panel: str, at: Si
     """
     lanes = builder.lane_count
     exact = isinstance(length, int) and length % STEPS == 0
-    part = lane_mask(builder, 0, rows.height)
+    # where most of a vector belongs to the next steps, it would only cross into another cache line for them
+    part = lane_mask(builder, 0, rows.height) if 2 * rows.height <= lanes else None
     inside = part.expr if part else None
     with builder.loop("p", 0, length, STEPS) as p:
         steps = [p + n if exact else minimum(p + n, length - 1) for n in range(STEPS)]
