@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graphc.llvm.emit import emit
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
+from graphc.loops.packing import packed_tile
 from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.schedule import Schedule, accumulated_shape, plan, register_tile, row_tiles
 from graphc.runtime.jit import compile_object
@@ -60,6 +63,24 @@ def test_a_large_matrix_is_read_as_it_lies_in_memory(m: int) -> None:
         Problem(float32, (), m, 4096, 4096, Operand("a", 0, (), 4096, 1), Operand("b", 0, (), 4096, 1)), AVX2
     )
     assert schedule.cut and schedule.block == 16 and schedule.cols * schedule.width >= 2048
+
+
+def test_a_large_b_is_packed_for_fewer_rows_the_larger_it_is() -> None:
+    def packs(m: Size, k: int, n: int) -> bool:
+        b = Operand("b", 0, (), n, 1)
+        return plan(Problem(float32, (), m, n, k, Operand("a", 0, (), k, 1), b), AVX512).pack_b
+
+    assert [packs(m, 256, 256) for m in (32, 64, Dim.symbol("m"))] == [False, True, True]  # half of L2
+    assert [packs(m, 256, 240) for m in (64, Dim.symbol("m"))] == [False, False]
+    assert packs(24, 512, 512) and not packs(16, 512, 512)  # all of L2
+
+
+@pytest.mark.parametrize("together", [1, 8])
+def test_packed_rows_of_a_transposed_operand_lie_close_together(together: int) -> None:
+    a, b = Operand("a", 0, (), 1, 1000), Operand("b", 0, (), 1000, 1)
+    schedule = plan(Problem(float32, (), 1000, 1000, 100, a, b), AVX512)
+    rows, size = packed_tile(replace(schedule, together=together), 100)
+    assert rows == (schedule.height + 1 if together > 1 else AVX512.lanes(4)) and size >= 100 * rows
 
 
 def test_nests_run_inside_of_the_tile_or_around_it() -> None:

@@ -23,6 +23,7 @@ PACKED_ROWS = 48  # of a transposed A at a time: a few whole cache lines of each
 PANELS_FOR_A = 4  # of a chunk at least, where each chunk packs A: that costs about as much as half a panel
 ADDRESSES = 8  # rows at a distance that is not known: so many addresses find registers
 BLOCK = 384  # about the length of a block
+PACKING_PAYS = 64  # rows of A, for which B is packed from half of L2 on; for fewer from all of L2 on
 THIN_BLOCK = 16  # where a few rows meet a large B: so many rows of B are read side by side, over THIN_COLS columns
 THIN_COLS = 2048
 WIDE_STEPS = 3  # of k side by side where A moves with the columns, as rows do that are windows
@@ -237,7 +238,8 @@ def packs_b(problem: Problem, most: int, steps: Size, lanes: int, width: int, ta
     row = known(b.row, 0)
     rows, columns = (CROSSED_ROWS, 4 * lanes) if row % lanes else (MANY_ROWS, width)
     crosses = row and known(problem.m, 0) >= rows and known(problem.n, 0) > columns and isinstance(problem.k, int)
-    return bool(crosses or known(steps, 0) * row * itemsize > target.l2_bytes // 2) and not problem.outer
+    large = target.l2_bytes // (2 if known(problem.m, ANY) >= PACKING_PAYS else 1)
+    return bool(crosses or known(steps, 0) * row * itemsize >= large) and not problem.outer
 
 
 def packs_a(problem: Problem, most: int, target: Target) -> bool:
