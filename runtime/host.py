@@ -31,7 +31,8 @@ def host_target() -> Target:
         fma = half = triple.startswith(("aarch64", "arm64"))
     return Target(
         "host", triple, llvm.get_host_cpu_name(), text, vector_bytes, registers, fma, rounding, broadcasts, wide,
-        _cache_bytes(1, 32 * 1024), _cache_bytes(2, 512 * 1024), half, masked_loads=broadcasts,  # both came with AVX
+        _cache_bytes(1, 32 * 1024), _cache_bytes(2, 512 * 1024), half,
+        masked_loads=broadcasts, steps_addresses=wide,  # masked loads came with AVX, as broadcasts did
     )  # fmt: skip
 
 

@@ -1,15 +1,19 @@
 """LLVM IR text to objects, assembly and addresses in this process.
 
 `compile_object` and `compile_assembly` run the code generator (level 1, no middle-end passes: what the emitter wrote
-is what runs); one TargetMachine a target is kept. `Library` links objects into the process' one LLJIT and unloads
-them when it dies. llvmlite holds one lock over all of LLVM, so these calls may come from any thread.
+is what runs; no loop strength reduction where the emitter steps the addresses); one TargetMachine a target is kept.
+`Library` links objects into the process' one LLJIT and unloads them when it dies. llvmlite holds one lock over all of
+LLVM, so these calls may come from any thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -37,6 +41,33 @@ def _machine(target: Target) -> Any:
     )
 
 
+_option_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _options(target: Target) -> Iterator[None]:
+    """The code generator's options, global to the process: other users of llvmlite find them as they were."""
+    if not target.steps_addresses:
+        yield
+        return
+    with _option_lock:
+        llvm.set_option("graphc", "-disable-lsr=true")
+        try:
+            yield
+        finally:
+            llvm.set_option("graphc", "-disable-lsr=false")
+
+
+def _after_fork() -> None:
+    """In a forked child: the thread that held the lock at the fork may not exist here."""
+    global _option_lock
+    _option_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _parse(ir: str, target: Target, verify: bool | None) -> Any:
     """A module in a context of its own, so that nothing of it outlives it."""
     machine = _machine(target)
@@ -55,14 +86,16 @@ def compile_object(ir: str, target: Target, verify: bool | None = None) -> bytes
     Raises InternalError with the module's text where LLVM rejects it.
     """
     machine, module = _parse(ir, target, verify)
-    data: bytes = machine.emit_object(module)
+    with _options(target):
+        data: bytes = machine.emit_object(module)
     return data
 
 
 def compile_assembly(ir: str, target: Target) -> str:
     """The assembly of the very instructions that `compile_object` encodes: the same module, machine and settings."""
     machine, module = _parse(ir, target, None)
-    text: str = machine.emit_assembly(module)
+    with _options(target):
+        text: str = machine.emit_assembly(module)
     return text
 
 

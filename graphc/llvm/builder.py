@@ -10,20 +10,53 @@ address. Enter at `Builder`; `push`/`pop` bracket a level.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from graphc.llvm.values import Value, constant_text, mangled, type_text, wrapped
 from graphc.types import DType, int64
 
+MOST_ORIGINS = 8  # addresses that a loop steps from: more leave no registers for the rest
+
 
 class Level:
-    """The lines of an open loop or branch; `block` is the label of the block that its last line is in."""
+    """The lines of an open loop or branch; `block` is the label of the block that its last line is in.
 
-    __slots__ = ("block", "keys", "lines")
+    `loop` is the loop whose inside it is, None for a branch.
+    """
 
-    def __init__(self, block: str) -> None:
+    __slots__ = ("block", "keys", "lines", "loop")
+
+    def __init__(self, block: str, loop: Loop | None = None) -> None:
         self.block = block
         self.lines: list[str] = []
         self.keys: list[str] = []
+        self.loop = loop
+
+
+class Loop:
+    """A loop's counter, where it starts, its step, and what is carried beside it.
+
+    `origins`: of each stride, the addresses that its multiples are added to. `walks`: by their first value and stride.
+    """
+
+    __slots__ = ("counter", "first", "origins", "step", "walks")
+
+    def __init__(self, counter: Value, first: Value, step: int) -> None:
+        self.counter = counter
+        self.first = first
+        self.step = step
+        self.origins: dict[tuple[str, str], list[str]] = {}
+        self.walks: dict[tuple[str, str], Walk] = {}
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a loop carries: its name and type, its value in front of the loop, and what gives the following one."""
+
+    name: str
+    type: str
+    first: str
+    following: str
 
 
 class Offset(Value):
@@ -62,13 +95,14 @@ class Builder:
         self.levels = [Level("entry")]
         self.declarations: dict[str, str] = {}
         self._table: dict[str, Value] = {}
+        self._parts: dict[str, tuple[str, Value, Value]] = {}  # i64 value -> the operation and operands it came from
         self._count = 0
 
     # -- levels and lines
 
-    def push(self, block: str) -> None:
+    def push(self, block: str, loop: Loop | None = None) -> None:
         """Open a level whose first block is `block`."""
-        self.levels.append(Level(block))
+        self.levels.append(Level(block, loop))
 
     def pop(self) -> Level:
         """Close the innermost level: its values are not reused any more. The caller places its lines."""
@@ -146,7 +180,73 @@ class Builder:
 
     def index(self, operation: str, a: Value, b: Value) -> Value:
         """A scalar i64 instruction, in the outermost level that has both operands."""
-        return self.pure(int64, 1, f"{operation} i64 {a.text}, {b.text}", max(a.level, b.level))
+        value = self.pure(int64, 1, f"{operation} i64 {a.text}, {b.text}", max(a.level, b.level))
+        self._parts[value.text] = (operation, a, b)
+        return value
+
+    # -- strength reduction: addresses that move with a loop are stepped by the loop
+
+    def walk(self, element: str, origin: Callable[[Value], str], index: Value) -> str | None:
+        """The address of element `index`, stepped by the loop that the index moves with.
+
+        The first address of a stride is a pointer, for an address of one register may be part of a multiply-add at no
+        cost; others of that stride share one carried index. origin: gives the address of an index from outside of the
+        loop. None: the index is no multiple of its loop's counter, or the loop has enough addresses already.
+        """
+        level = index.level
+        loop, found = self.levels[level].loop, self._linear(index, level)
+        if loop is None or found is None or found[1].const == 0:
+            return None
+        base, stride = found
+        start = origin(base)
+        origins = loop.origins.setdefault((element, stride.text), [])
+        if start not in origins:
+            if sum(map(len, loop.origins.values())) >= MOST_ORIGINS:
+                return None
+            origins.append(start)
+        first = self.index_mul(loop.first, stride)
+        by = self.index_mul(stride, self.integer(loop.step)).text
+        if start == origins[0]:
+            key = (start, f"{element}, {by}")
+            if key not in loop.walks:
+                if first.const != 0:
+                    start = self.pointer(f"getelementptr {element}, ptr {start}, i64 {first.text}", level - 1)
+                name = self.fresh("%.")
+                loop.walks[key] = Walk(name, "ptr", start, f"getelementptr {element}, ptr {name}, i64 {by}")
+            return loop.walks[key].name
+        key, step = ("", by), loop.counter.text
+        if stride.const != 1:
+            if key not in loop.walks:
+                name = self.fresh("%.")
+                loop.walks[key] = Walk(name, "i64", first.text, f"add i64 {name}, {by}")
+            step = loop.walks[key].name
+        return self.pointer(f"getelementptr {element}, ptr {start}, i64 {step}", level)
+
+    def _linear(self, value: Value, level: int) -> tuple[Value, Value] | None:
+        """(base, stride) of `base + stride * counter` of the loop at `level`, both from outside; None: another form."""
+        loop = self.levels[level].loop
+        if value.level < level:
+            return value, self.integer(0)
+        if loop is None:
+            return None
+        if value is loop.counter:
+            return self.integer(0), self.integer(1)
+        if isinstance(value, Offset):
+            inner = self._linear(value.base, level)
+            return None if inner is None else (self.index_add(inner[0], self.integer(value.offset)), inner[1])
+        operation, a, b = self._parts.get(value.text, ("", value, value))
+        if operation not in ("add", "sub", "mul"):
+            return None
+        left, right = self._linear(a, level), self._linear(b, level)
+        if left is None or right is None:
+            return None
+        if operation == "add":
+            return self.index_add(left[0], right[0]), self.index_add(left[1], right[1])
+        if operation == "sub":
+            return self.index_sub(left[0], right[0]), self.index_sub(left[1], right[1])
+        if left[1].const == 0:
+            left, right = right, left
+        return (self.index_mul(left[0], right[0]), self.index_mul(left[1], right[0])) if right[1].const == 0 else None
 
     def _offset(self, base: Value | None, offset: int) -> Value:
         offset = wrapped(offset, int64)

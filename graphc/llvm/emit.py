@@ -15,7 +15,7 @@ from typing import Any
 
 from graphc.errors import InternalError
 from graphc.llvm.arithmetic import Arithmetic
-from graphc.llvm.builder import Builder
+from graphc.llvm.builder import Builder, Loop
 from graphc.llvm.memory import Memory, Pointer
 from graphc.llvm.scratch import CACHE_LINE, scratch_layout
 from graphc.llvm.values import Value
@@ -287,9 +287,10 @@ class _Emitter:
         slots = self._carried(carry)
         initial = [r.values[k] for r, k in slots]
         first_number, before = start.text, [v.text for v in initial]  # written before the loop, wherever they are lazy
-        builder.push(header)
-        depth = len(builder.levels) - 1
+        depth = len(builder.levels)
         counter = Value(f"%{var}.{number}", int64, 1, depth)
+        loop = Loop(counter, start, step) if self.target.steps_addresses else None
+        builder.push(header, loop)
         phis = [Value(builder.fresh("%."), v.dtype, v.lanes, depth) for v in initial]
         for (r, k), phi in zip(slots, phis, strict=True):
             r.values[k] = phi
@@ -302,6 +303,9 @@ class _Emitter:
         after = [r.values[k].text for r, k in slots]
         following = f"%{var}.next{number}"
         builder.line(f"{following} = add nsw i64 {counter.text}, {step}")
+        walks = [] if loop is None else list(loop.walks.values())
+        for walk in walks:
+            builder.line(f"{walk.name}.next = {walk.following}")
         builder.line(f"{following}.more = icmp slt i64 {following}, {stop.text}")
         builder.line(f"br i1 {following}.more, label %{header}, label %{done}")
         inner = builder.pop()
@@ -313,9 +317,10 @@ class _Emitter:
             builder.line(f"br label %{header}")
         entry = outer.block
         builder.start(header)
-        pairs = [(counter, first_number, following), *zip(phis, before, after, strict=True)]
-        for phi, first, last in pairs:
-            builder.line(f"{phi.text} = phi {phi.type} [ {first}, %{entry} ], [ {last}, %{inner.block} ]")
+        carried = [(v.text, v.type, first, last) for v, first, last in zip(phis, before, after, strict=True)]
+        carried += [(walk.name, walk.type, walk.first, f"{walk.name}.next") for walk in walks]
+        for name, type_, first, last in [(counter.text, "i64", first_number, following), *carried]:
+            builder.line(f"{name} = phi {type_} [ {first}, %{entry} ], [ {last}, %{inner.block} ]")
         outer.lines += inner.lines
         builder.start(done)
         for (r, k), v, first, last in zip(slots, initial, before, after, strict=True):

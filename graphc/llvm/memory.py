@@ -35,13 +35,15 @@ class Memory:
         """The address of an element. Elements at `base + constant` share the address of `base`."""
         element = memory_type_text(pointer.dtype)
         base, offset = split(index)
-        address = pointer.text
+        address, level = pointer.text, 0
         if base is not None:
+            level = base.level
+            walked = self.builder.walk(element, lambda origin: self._address(pointer, origin), base)
             inbounds = "" if offset else "inbounds "
-            rhs = f"getelementptr {inbounds}{element}, ptr {address}, i64 {base.text}"
-            address = self.builder.pointer(rhs, base.level)
+            address = walked or self.builder.pointer(
+                f"getelementptr {inbounds}{element}, ptr {address}, i64 {base.text}", level
+            )
         if offset:
-            level = base.level if base is not None else 0
             address = self.builder.pointer(f"getelementptr {element}, ptr {address}, i64 {offset}", level)
         return address
 
