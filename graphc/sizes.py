@@ -56,9 +56,11 @@ class Dim:
 
     __slots__ = ("_hash", "plain", "terms")
 
-    def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
-        self.terms = terms
-        self.plain = not any(isinstance(atom, Call) for monomial, _ in terms for atom in monomial)
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...], plain: bool | None = None) -> None:
+        self.terms = terms  # in the order of `_term_order`
+        if plain is None:
+            plain = not any(isinstance(atom, Call) for monomial, _ in terms for atom in monomial)
+        self.plain = plain
         self._hash = hash(terms)
 
     @staticmethod
@@ -73,12 +75,16 @@ class Dim:
         if calls:
             terms = _multiplied(terms) if "floordiv" in calls else terms
             terms = _paired(terms) if calls != {"floordiv"} else terms
+        return Dim._of(terms, None if calls else True)
+
+    @staticmethod
+    def _of(terms: Mapping[Monomial, int], plain: bool | None) -> Size:
         kept = sorted(((m, c) for m, c in terms.items() if c), key=_term_order)
         if not kept:
             return 0
         if len(kept) == 1 and kept[0][0] == ():
             return kept[0][1]
-        return Dim(tuple(kept))
+        return Dim(tuple(kept), plain)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Dim):
@@ -93,11 +99,15 @@ class Dim:
         if not isinstance(other, _SIZES):
             return NotImplemented
         if isinstance(other, int) and self.plain:  # most additions: the constant is the last term
-            *rest, (last, factor) = self.terms if not self.terms[-1][0] else (*self.terms, ((), 0))
-            return Dim((*rest, (last, factor + other)) if factor + other else tuple(rest))
+            if not other:
+                return self
+            constant, rest = (0, self.terms) if self.terms[-1][0] else (self.terms[-1][1], self.terms[:-1])
+            return Dim((*rest, ((), constant + other)) if constant + other else rest, True)
         total = dict(self.terms)
         for monomial, factor in terms_of(other):
             total[monomial] = total.get(monomial, 0) + factor
+        if self.plain and isinstance(other, Dim) and other.plain:
+            return Dim._of(total, True)
         return Dim.from_terms(total)
 
     __radd__ = __add__
@@ -115,7 +125,9 @@ class Dim:
         if not isinstance(other, _SIZES):
             return NotImplemented
         if isinstance(other, int) and self.plain:
-            return Dim(tuple((monomial, factor * other) for monomial, factor in self.terms)) if other else 0
+            if other == 1:
+                return self
+            return Dim(tuple([(monomial, factor * other) for monomial, factor in self.terms]), True) if other else 0
         total: dict[Monomial, int] = {}
         for m1, c1 in self.terms:
             for m2, c2 in terms_of(other):

@@ -30,6 +30,7 @@ class Memory:
         self.arithmetic = arithmetic
         self.builder = arithmetic.builder
         self.pointers: dict[str, Pointer] = {}
+        self._walked: dict[tuple[str, str], str | None] = {}  # (address, index) -> the element's address, if stepped
 
     def _address(self, pointer: Pointer, index: Value) -> str:
         """The address of an element. Elements at `base + constant` share the address of `base`."""
@@ -37,10 +38,11 @@ class Memory:
         base, offset = split(index)
         address, level = pointer.text, 0
         if base is not None:
-            level = base.level
-            walked = self.builder.walk(element, lambda origin: self._address(pointer, origin), base)
+            level, key = base.level, (address, base.text)
+            if key not in self._walked:
+                self._walked[key] = self.builder.walk(element, lambda origin: self._address(pointer, origin), base)
             inbounds = "" if offset else "inbounds "
-            address = walked or self.builder.pointer(
+            address = self._walked[key] or self.builder.pointer(
                 f"getelementptr {inbounds}{element}, ptr {address}, i64 {base.text}", level
             )
         if offset:

@@ -178,13 +178,14 @@ class Builder:
         for level in self.levels:
             if key in level.memo:
                 return level.memo[key]
+        offset = 0 if size.terms[-1][0] else size.terms[-1][1]
+        if offset:  # elements of a tile differ by constants only: what they share is looked up, not put together again
+            found = self.add(self.index(size - offset), self.constant(offset, int64))
+            self.levels[found.depth].memo[key] = found
+            return found
         terms: list[tuple[Scalar, bool]] = []
-        offset = 0
         for monomial, factor in size.terms:
-            if not monomial:
-                offset = factor
-            else:
-                terms.append((self._monomial(monomial, 1 if factor == -1 else factor), factor == -1))
+            terms.append((self._monomial(monomial, 1 if factor == -1 else factor), factor == -1))
         terms.sort(key=lambda term: (term[0].depth, term[1]))  # outer levels first, what is added before the rest
         total: Scalar | None = None
         for term, negative in terms:
@@ -193,8 +194,6 @@ class Builder:
             else:
                 total = self.sub(total, term) if negative else self.add(total, term)
         assert total is not None
-        if offset:
-            total = self.add(total, self.constant(offset, int64))
         self.levels[total.depth].memo[key] = total
         return total
 
@@ -222,9 +221,10 @@ class Builder:
 
     def op(self, name: str, dtype: DType, *args: Scalar) -> Scalar:
         """The result of `name`, named at the depth of its deepest operand; scalars are widened to a vector operand."""
-        lanes = max((a.lanes for a in args), default=1)
-        depth = max((a.depth for a in args), default=0)
-        operands = tuple(self.widened(a, lanes).expr for a in args)
+        lanes, depth = 1, 0
+        for a in args:
+            lanes, depth = max(lanes, a.expr.vtype.lanes), max(depth, a.depth)
+        operands = tuple([a.expr if a.expr.vtype.lanes == lanes else self.widened(a, lanes).expr for a in args])
         return self.let(Op(name, operands, VType(dtype, lanes)), depth)
 
     def fold_lanes(self, name: str, value: Scalar) -> Scalar:
