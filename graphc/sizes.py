@@ -56,11 +56,9 @@ class Dim:
 
     __slots__ = ("_hash", "plain", "terms")
 
-    def __init__(self, terms: tuple[tuple[Monomial, int], ...], plain: bool | None = None) -> None:
-        self.terms = terms  # in the order of `_term_order`
-        if plain is None:
-            plain = not any(isinstance(atom, Call) for monomial, _ in terms for atom in monomial)
-        self.plain = plain
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...], plain: bool = False) -> None:
+        self.terms = terms
+        self.plain = plain or not any(isinstance(atom, Call) for monomial, _ in terms for atom in monomial)
         self._hash = hash(terms)
 
     @staticmethod
@@ -70,21 +68,17 @@ class Dim:
         return Dim((((str(name),), 1),))  # without the limits of a Symbol: the first one would be kept for all
 
     @staticmethod
-    def from_terms(terms: Mapping[Monomial, int]) -> Size:
-        calls = {atom.fn for monomial in terms for atom in monomial if isinstance(atom, Call)}
+    def from_terms(terms: Mapping[Monomial, int], plain: bool = False) -> Size:
+        calls = set() if plain else {atom.fn for monomial in terms for atom in monomial if isinstance(atom, Call)}
         if calls:
             terms = _multiplied(terms) if "floordiv" in calls else terms
             terms = _paired(terms) if calls != {"floordiv"} else terms
-        return Dim._of(terms, None if calls else True)
-
-    @staticmethod
-    def _of(terms: Mapping[Monomial, int], plain: bool | None) -> Size:
         kept = sorted(((m, c) for m, c in terms.items() if c), key=_term_order)
         if not kept:
             return 0
         if len(kept) == 1 and kept[0][0] == ():
             return kept[0][1]
-        return Dim(tuple(kept), plain)
+        return Dim(tuple(kept), not calls)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Dim):
@@ -99,16 +93,12 @@ class Dim:
         if not isinstance(other, _SIZES):
             return NotImplemented
         if isinstance(other, int) and self.plain:  # most additions: the constant is the last term
-            if not other:
-                return self
             constant, rest = (0, self.terms) if self.terms[-1][0] else (self.terms[-1][1], self.terms[:-1])
             return Dim((*rest, ((), constant + other)) if constant + other else rest, True)
         total = dict(self.terms)
         for monomial, factor in terms_of(other):
             total[monomial] = total.get(monomial, 0) + factor
-        if self.plain and isinstance(other, Dim) and other.plain:
-            return Dim._of(total, True)
-        return Dim.from_terms(total)
+        return Dim.from_terms(total, self.plain and isinstance(other, Dim) and other.plain)
 
     __radd__ = __add__
 
@@ -125,8 +115,6 @@ class Dim:
         if not isinstance(other, _SIZES):
             return NotImplemented
         if isinstance(other, int) and self.plain:
-            if other == 1:
-                return self
             return Dim(tuple([(monomial, factor * other) for monomial, factor in self.terms]), True) if other else 0
         total: dict[Monomial, int] = {}
         for m1, c1 in self.terms:

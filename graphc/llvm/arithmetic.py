@@ -271,7 +271,13 @@ class Arithmetic:
 
     def _zip(self, a: Value, b: Value, run: int, part: int, half: int) -> Value:
         starts = [p + half + r for p in range(0, a.lanes, part) for r in range(0, part // 2, run)]
-        return self._shuffle(a, b, [s + side * a.lanes + n for s in starts for side in (0, 1) for n in range(run)])
+        order = [s + side * a.lanes + n for s in starts for side in (0, 1) for n in range(run)]
+        zipped = self._shuffle(a, b, order)
+        return self._fence(zipped) if 2 * run == part and a.dtype.kind == "f" and not a.dtype.is_narrow else zipped
+
+    def _fence(self, a: Value) -> Value:
+        """The same float, which LLVM does not look behind: it takes long over chains of shuffles, and finds nothing."""
+        return self.builder.unary("arithmetic.fence", a)
 
     def even(self, a: Value, b: Value, run: int) -> Value:
         """The runs 0, 2, 4, ... of the lanes of a, then of b."""
