@@ -19,6 +19,7 @@ from graphc.loops.evaluate import Checks
 from graphc.loops.kernel import Lowered
 from graphc.loops.matmul import lower_contraction
 from graphc.loops.matrices import lower_matrices
+from graphc.loops.merge_axes import merge_axes
 from graphc.loops.packed import wanted_packs, with_packs
 from graphc.loops.prepack import Pack
 from graphc.loops.printer import print_kernel
@@ -221,9 +222,11 @@ class _Lowering:
         values: Mapping[str, Size] = {}
         if regrouped is not None:
             inner, values = regrouped
-            again = kernel_shape(inner)
-            assert isinstance(again, RowsShape)
-            shape = again
+        else:
+            inner = merge_axes(inner, shape)
+        again = kernel_shape(inner)
+        assert isinstance(again, RowsShape)
+        shape = again
         transposing = TransposesLowering(name, inner, shape, self.target, self.checks)
         if transposing.suits:
             return transposing.run(), values
