@@ -2,7 +2,8 @@
 
 Enter at `divide_late`. A row of `v` is shorter than one of the scores, so there are fewer divisions, and no loop over
 the scores waits for their sums. Only exponentials are divided late, and only by their own sum: they do not cancel,
-and where their sum is 0 or NaN both forms are NaN. Rounding differs as it does between orders of a sum.
+and where their sum is 0 or NaN both forms are NaN. The same for sums over rows of products with such a softmax, as its
+gradient has them. Rounding differs as it does between orders of a sum.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from graphc.graph import Graph, Node, Value, make_node, origin_of
 from graphc.ops.lowering import Movement
 from graphc.ops.registry import OPS
 from graphc.passes.blocks_shape import ROW_PRODUCT, BlocksShape, Product, has_blocks_shape
-from graphc.passes.domain import kernel_shape
+from graphc.passes.domain import FULL, kernel_shape
 
 
 def divide_late(graph: Graph) -> Graph:
@@ -36,10 +37,57 @@ def _moved(inner: Graph, shape: BlocksShape) -> Graph:
     users = inner.users()
     found = {each.node: each for each in shape.products if each.kind == ROW_PRODUCT and _is_late(each, inner, users)}
 
-    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-        return _divided(found[node], inputs, shape) if node in found else None
+    bare: dict[Value, tuple[Value, tuple[Value, ...]]] = {}  # a product -> the same without its divisors, and those
 
-    return inner.rewrite(visit) if found else inner
+    def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        if node in found:
+            return _divided(found[node], inputs, shape)
+        if node.op.name == "sum" and inputs[0] in bare:
+            return _sum_divided(node, *bare[inputs[0]])
+        if shape.classes[Value(node)] == FULL:
+            _find_divisors(node, inputs, bare)
+        return None
+
+    moved = inner.rewrite(visit)
+    return inner if moved.outputs == inner.outputs else moved
+
+
+def _find_divisors(
+    node: Node, inputs: tuple[Value, ...], bare: dict[Value, tuple[Value, tuple[Value, ...]]]
+) -> None:  # fmt: skip
+    """Note what a product of matrices is without the sums of exponentials that its factors are divided by."""
+    if node.op.name not in ("negative", "multiply", "divide"):
+        return
+    parts = [bare.get(v, (v, ())) for v in inputs]
+    divisors = tuple(d for _, some in parts for d in some)
+    if node.op.name == "divide":
+        (left, divisors), right = parts[0], inputs[1]
+        if right.op.name == "broadcast_to" and _is_sum_of(right, None):
+            bare[Value(make_node(node.op, inputs, node.attrs))] = left, (*divisors, right.node.inputs[0])
+            return
+        parts[1] = right, ()
+    if divisors:
+        without = Value(make_node(node.op, [v for v, _ in parts], node.attrs))
+        bare[Value(make_node(node.op, inputs, node.attrs))] = without, divisors
+
+
+def _sum_divided(node: Node, bare: Value, divisors: Sequence[Value]) -> Sequence[Value]:
+    """The sum of what is left without the divisors, divided by those."""
+    result = Value(make_node(node.op, [bare], node.attrs))
+    for divisor in divisors:
+        if divisor.type.shape != result.type.shape:
+            divisor = Value(make_node(OPS["reshape"], [divisor], {"shape": result.type.shape}))
+        result = Value(make_node(OPS["divide"], [result, divisor], {}))
+    return (result,)
+
+
+def _is_sum_of(value: Value, powers: Value | None) -> bool:
+    """Whether a value, in front of movement, is the sum of these exponentials (None: of any)."""
+    while isinstance(value.op.lowering, Movement):
+        value = value.node.inputs[0]
+    if value.op.name != "sum" or value.node.inputs[0].op.name != "exp":
+        return False
+    return powers is None or value.node.inputs[0] == powers
 
 
 def _is_late(each: Product, inner: Graph, users: dict[Value, list[Node]]) -> bool:
@@ -50,11 +98,9 @@ def _is_late(each: Product, inner: Graph, users: dict[Value, list[Node]]) -> boo
     if any(v in inner.outputs or len(users[v]) > 1 for v in chain) or each.source.op.name != "divide":
         return False
     powers, sums = each.source.node.inputs
-    while isinstance(sums.op.lowering, Movement):
-        sums = sums.node.inputs[0]
     width, columns = each.other.type.shape[-1 - each.side], each.other.type.shape[-2 + each.side]
     narrow = not isinstance(columns, int) or (isinstance(width, int) and width < columns)
-    return narrow and powers.op.name == "exp" and sums.op.name == "sum" and sums.node.inputs[0] == powers
+    return narrow and _is_sum_of(sums, powers)
 
 
 def _divided(each: Product, inputs: tuple[Value, ...], shape: BlocksShape) -> Sequence[Value] | None:

@@ -1,13 +1,11 @@
 """Which columns of a block of rows a mask leaves: all others are exactly 0 where they are summed, and not computed.
 
-Enter at `columns_of_block`. A mask is a comparison of positions, or several joined by `and`; `_Masked` says whether a
-place that it masks can be left out, with the meaning for NaN and infinities that docs/design/blocks.md gives. To teach
-it another op, add it to `_value`.
+Enter at `masks_of` and `columns_of_block`. A mask is a comparison of positions, or several joined by `and`; `_Masked`
+says whether a place that it masks can be left out, with the meaning for NaN and infinities that docs/design/blocks.md
+gives. To teach it another op, add it to `_value`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,25 +23,19 @@ SIGNS = {"greater_equal": (1, 0), "greater": (1, -1), "less_equal": (-1, 0), "le
 OPPOSITE = {"greater_equal": "less", "less": "greater_equal", "greater": "less_equal", "less_equal": "greater"}
 
 
-@dataclass(frozen=True)
-class Condition:
-    """A place is not masked only where `slack` >= 0, an expression over the row and the column."""
-
-    slack: Size
-
-
 def columns_of_block(
-    h: Builder, graph: Graph, shape: BlocksShape, start: Size, stop: Size, cell: str
+    h: Builder, masks: list[Size], shape: BlocksShape, start: Size, stop: Size, cell: str
 ) -> tuple[Size, Size]:
     """The first column and the one behind the last for the rows from `start` below `stop`; at least one column.
 
-    `cell` is scratch for `opaque`: LLVM would follow the bounds through all loops, which takes its time.
+    `masks` are what `masks_of` finds. `cell` is scratch for `opaque`: LLVM would follow the bounds through all loops,
+    which takes its time.
     """
     columns = shape.full[shape.column]
     low: Size = 0
     high: Size = columns
     row, column = symbol_of(shape.row), symbol_of(shape.column)
-    for slack in _conditions(graph, shape):
+    for slack in masks:
         of_row, of_column = _factor(slack, row), _factor(slack, column)
         if of_row is None or of_column not in (1, -1):
             continue
@@ -89,7 +81,7 @@ def _names(atom: object) -> set[str]:
     return names
 
 
-def _conditions(graph: Graph, shape: BlocksShape) -> list[Size]:
+def masks_of(graph: Graph, shape: BlocksShape) -> list[Size]:
     """The slacks of all comparisons of positions whose masked places can be left out."""
     found: dict[Size, None] = {}
     for node in graph.order():
@@ -191,7 +183,7 @@ class _Masked:
     def _value(self, node: Node) -> float | None:
         """Finite numbers and rows that are neither NaN nor masked everywhere are taken for granted."""
         name = node.op.name
-        known = [self.values.get(v, _constant(v)) for v in node.inputs]
+        known = [self.values.get(v, constant_of(v)) for v in node.inputs]
         if name == "where":
             for mask, holds in ((node.inputs[0], True), (node.inputs[0], False)):
                 if self.slack in [_slack(part, held, self.shape) for part, held in _parts(mask, holds)]:
@@ -220,7 +212,7 @@ def _combined(name: str, a: float | None, b: float | None) -> float | None:
     return b if name == "add" and b == -np.inf and a != np.inf else None
 
 
-def _constant(value: Value) -> float | None:
+def constant_of(value: Value) -> float | None:
     """The one number of a value that is a constant, maybe broadcast."""
     node = value.node
     while isinstance(node.op.lowering, Movement) and node.op.lowering.inside is None:

@@ -49,9 +49,9 @@ def panel_dtype(view: Value) -> DType:
 
 def emit_turned(
     h: Builder, evaluator: Evaluator, shape: BlocksShape, panels: Mapping[Value, str], height: int,
-    where: Mapping[str, Size], rows: tuple[Size, Size], columns: tuple[Size, Size],
+    where: Mapping[str, Size], rows: tuple[Size, Size], columns: tuple[Size, Size], base: Size,
 ) -> None:  # fmt: skip
-    """Copy the block of each operand to panel[column * height + row of the block]."""
+    """Copy the block of each operand to panel[base + column * height + row of the block]."""
     index = tuple(Dim.symbol(symbol_of(axis)) for axis in range(len(shape.full)))
     low, high = columns
     for view, panel in panels.items():
@@ -59,7 +59,7 @@ def emit_turned(
             place = {**where, symbol_of(shape.row): row, symbol_of(shape.column): c + Dim.symbol(LANE)}
             mask = below(h, high - c)
             value = evaluator.at(view, index, Point(place, mask))
-            at = (c + Dim.symbol(LANE)) * height + (row - rows[0])
+            at = base + (c + Dim.symbol(LANE)) * height + (row - rows[0])
             h.store(panel, at, h.cast(value, panel_dtype(view)), mask)
 
 

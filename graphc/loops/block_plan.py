@@ -13,18 +13,23 @@ from graphc.target import Target
 from graphc.types import Size, ceildiv
 
 HEIGHTS = (48,)  # rows of a block, besides one and two vectors: multiples of the tiles' rows and of the lanes
+SWEPT_HEIGHTS = (192, 96, 48)  # the same where blocks have WIDTH columns
+WIDTH = 128  # columns that a sweep takes at a time
+PADDING = 32  # columns before the first and behind the last one that a slot has room for: a tile may run over
 CHUNKS = 64  # that a kernel should have: none of them packs anything twice, and a mask makes them unequal
 LEAST_CHUNKS = 4  # the same where each has a private copy of what it adds up
 UNKNOWN_PARTS = 2  # of a batch element, where nobody knows how many of those there are
 GUESSED_COLUMNS = 4096  # where nobody knows them
 TILE_OVERHEAD = 8  # rows: what a block costs besides its rows
+SWEPT_OVERHEAD = 4  # the same of one that is swept: reading all columns once more
 
 
 @dataclass(frozen=True)
 class BlockPlan:
     """height: rows of a block. group: vectors of rows that the loops over the columns take at a time.
 
-    parts: chunks of a batch element. blocks: of a part. exact: whether all blocks are full.
+    parts: chunks of a batch element. blocks: of a part. exact: whether all blocks are full. width: columns of a block,
+    if it is swept, else 0.
     """
 
     lanes: int
@@ -33,19 +38,30 @@ class BlockPlan:
     parts: Size
     blocks: Size
     exact: bool
+    width: int = 0
 
 
 def plan_blocks(
-    rows: Size, columns: Size, batches: Size, slots: int, adds: bool, itemsize: int, target: Target
-) -> BlockPlan:
-    """The plan for [batches, rows, columns] with so many slots of scratch. adds: whether there are column products."""
-    lanes = target.lanes(itemsize)
-    heights = [h for h in HEIGHTS if h % lanes == 0] + [2 * lanes, lanes]
-    room = target.l2_bytes * 3 // 4 // (max(1, slots) * itemsize)
-    fitting = [h for h in heights if h * known(columns, GUESSED_COLUMNS) <= room] or [lanes]
+    rows: Size, columns: Size, batches: Size, slots: int, adds: bool, itemsize: int, target: Target,
+    swept: bool = False, masked: bool = False,
+) -> BlockPlan:  # fmt: skip
+    """The plan for [batches, rows, columns] with so many slots of scratch. adds: whether there are column products.
 
-    def work(height: int) -> int:
-        return -(-rows // height) * (height + TILE_OVERHEAD) if isinstance(rows, int) else -height
+    swept: in blocks of columns. masked: whether a mask leaves columns out, of which tall blocks compute more.
+    """
+    lanes = target.lanes(itemsize)
+    heights = [h for h in (SWEPT_HEIGHTS if swept else HEIGHTS) if h % lanes == 0] + [2 * lanes, lanes]
+    room = target.l2_bytes * 3 // 4 // (max(1, slots) * itemsize)
+    wide = WIDTH + 2 * PADDING if swept else known(columns, GUESSED_COLUMNS)
+    fitting = [h for h in heights if h * wide <= room] or [lanes]
+
+    overhead = SWEPT_OVERHEAD if swept else TILE_OVERHEAD
+
+    def work(height: int) -> float:
+        if not isinstance(rows, int):
+            return -height
+        more = height / max(known(columns, GUESSED_COLUMNS), 1) if masked and swept else 0
+        return -(-rows // height) * (height + overhead) * (1 + more)
 
     height = min(fitting, key=work)
     count = ceildiv(rows, height)
@@ -58,7 +74,13 @@ def plan_blocks(
         wanted = max(1, -(-CHUNKS // max(batches, 1))) if isinstance(batches, int) else UNKNOWN_PARTS
     group = max(g for g in (1, 2, 3) if height // lanes % g == 0)
     exact = isinstance(rows, int) and rows % height == 0
-    return BlockPlan(lanes, height, group, wanted, ceildiv(count, wanted), exact)
+    return BlockPlan(lanes, height, group, wanted, ceildiv(count, wanted), exact, WIDTH if swept else 0)
+
+
+def sweeps_pay(sweeps: int, columns: Size, slots: int, itemsize: int, target: Target) -> bool:
+    """Whether to compute matrices once in each of so many sweeps rather than keep whole rows of them in `slots`."""
+    taken = slots * HEIGHTS[0] * itemsize * known(columns, GUESSED_COLUMNS)
+    return (sweeps == 1 and taken > target.l2_bytes // 4) or (sweeps == 2 and taken > target.l2_bytes)
 
 
 def tile_shape(heights: Iterable[int], columns: int, lanes: int, registers: int) -> tuple[int, int]:

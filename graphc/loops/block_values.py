@@ -8,12 +8,13 @@ may store a value in the slot of one that it reads last, since it reads an eleme
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.graph import Graph, Node, Value
 from graphc.loops.keep import LoopPlan, plan_loops
 from graphc.ops.lowering import Elementwise, Reduction
-from graphc.passes.blocks_shape import BlocksShape
+from graphc.passes.blocks_shape import BlocksShape, Product
 from graphc.passes.domain import FULL, VIEW
 
 
@@ -34,14 +35,15 @@ class BlockValues:
     count: int
 
 
-def plan_values(graph: Graph, shape: BlocksShape) -> BlockValues:
-    """The steps and slots of a kernel."""
+def plan_values(
+    graph: Graph, shape: BlocksShape, stages: list[list[Node]], products: Iterable[Product]
+) -> BlockValues:
+    """The steps and slots for these stages of reductions and products, of all or of some of a kernel's."""
     users = graph.users()
     outputs = set(graph.outputs)
     leaves = {node: _leaf(Value(node), users, outputs, shape) for node in shape.entering}
     stored = set(leaves.values())
-    stages = _stages(graph, shape)
-    wanted = list(dict.fromkeys(product.source for product in shape.products))
+    wanted = list(dict.fromkeys(product.source for product in products))
     roots = [[node.inputs[0] for node in stage] for stage in stages] + [wanted]
 
     def computed(value: Value) -> bool:
@@ -54,6 +56,8 @@ def plan_values(graph: Graph, shape: BlocksShape) -> BlockValues:
     reads = [_reads(values, set(loop.reads), stored, shape) for values, loop in zip(roots, loops, strict=True)]
     if not stores[-1]:
         reads[-1] = []
+    used = {v for values in [*reads, wanted] for v in values}
+    leaves = {node: leaf for node, leaf in leaves.items() if leaf in used}
     slots = _slots(list(leaves.values()), reads, stores, wanted)
     return BlockValues(leaves, stages, loops, reads, stores, slots, len(set(slots.values())))
 
@@ -71,7 +75,8 @@ def _leaf(value: Value, users: dict[Value, list[Node]], outputs: set[Value], sha
     return value
 
 
-def _stages(graph: Graph, shape: BlocksShape) -> list[list[Node]]:
+def stages_of(graph: Graph, shape: BlocksShape) -> list[list[Node]]:
+    """The reductions of a kernel by how many they depend on, one behind the other."""
     level: dict[Node, int] = {}
     stages: list[list[Node]] = []
     for node in graph.order():

@@ -40,7 +40,7 @@ def plan_loops(roots: Sequence[Sequence[Value]], is_full: Callable[[Value], bool
         everything = _needed(wanted, is_full, kept)
         shared = [v for v in everything if v in computed_by]
         for value in _frontier(wanted, everything, computed_by) if keep else ():
-            if sum(body_cost(v.node) for v in _needed([value], is_full, kept)) >= KEEP:
+            if value not in kept and sum(body_cost(v.node) for v in _needed([value], is_full, kept)) >= KEEP:
                 kept.add(value)
                 stores[computed_by[value]].append(value)
         here = _needed(wanted, is_full, kept) if shared else everything
