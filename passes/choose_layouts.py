@@ -36,7 +36,8 @@ MANY = 1 << 17  # weights: packed columns of so many come from the outer caches,
 CROWDED = 0.004  # which costs that much of a multiply-add, more for more, and twice for sums into so many
 MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than their number where loads count too
 BUSY = 8  # rows that keep the multipliers busy
-SLICED, SLICED_SUMS, SLICED_STRIDED = 0.15, 0.25, 0.7  # a multiply-add of depthwise windows, as sums of shifted lines
+SLICED, SLICED_SUMS = 0.07, 0.25  # a multiply-add of depthwise windows and of sums into them, as shifted lines,
+SLICED_STRIDED = 0.3  # and what it takes more of lines that are read with gaps
 WINDOW = 1.3  # nanoseconds for a result of a depthwise window channels-last, whatever its size
 PER_AXIS = frozenset({"slice", "unslice"})  # movement whose attributes list the axes
 LISTS = ("starts", "stops", "steps", "shape")
@@ -213,7 +214,7 @@ def _gain(node: Node, product: Product) -> float:
     work = _count(list(sizes.values())) / prod(steps)
     strided = prod(steps) > 1 or any(axis[0][1] != 1 for k in product.images for axis in spec[k][2:])
     if len(channels) < 2:
-        sliced = SLICED_STRIDED if strided else SLICED_SUMS if sums else SLICED
+        sliced = (SLICED_SUMS if sums else SLICED) + (SLICED_STRIDED if strided else 0.0)
         return sliced * work - (0.0 if sums else WINDOW * _count(node.types[0].shape) / prod(steps))
     if sums:
         saved = _saved_of_sums(cast(list[int], channels), cast(list[int], windows))

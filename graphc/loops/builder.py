@@ -54,6 +54,7 @@ class Builder:
 
     def __init__(self, lanes: int) -> None:
         self.lane_count = lanes
+        self.extents: dict[str, Size] = {LANE: lanes}  # below what symbols stay, of those that never are negative
         self.levels = [Level()]
         self.symbols: dict[str, Scalar] = {
             LANE: Scalar(Op("lanes", (), VType(int64, lanes))),
@@ -95,6 +96,8 @@ class Builder:
         name = self.fresh(stem)
         self.levels.append(Level())
         self.symbols[name] = Scalar(Var(name), self.depth)
+        if isinstance(start, int) and isinstance(stop, int) and 0 <= start < stop:
+            self.extents[name] = stop - (stop - start - 1) % step
         yield Dim.symbol(name)
         level = self.levels.pop()
         carry = tuple(n for n in level.assigned if n not in level.declared)

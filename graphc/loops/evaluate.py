@@ -16,6 +16,7 @@ from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.ir import Fail
+from graphc.loops.ranges import never_negative
 from graphc.ops.lowering import Concat, Elementwise, Gather, IndexValue, Movement
 from graphc.types import Dim, Size, int64, substitute, terms_of
 
@@ -54,6 +55,7 @@ class Evaluator:
         self.graph = graph
         self.buffers = buffers
         self.ranges = Ranges(extents)
+        self._placed = Ranges(builder.extents)
         self.checks = checks
 
     def at(self, value: Value, index: Index, point: Point) -> Scalar:
@@ -141,7 +143,17 @@ class Evaluator:
         pairs = lowering.inside(self.ranges, (x.type, node.types[0]), node.attrs, index)
         inside, inner = self._within(pairs, point)
         value = self.at(x, self._source(node, lowering, index), inner)
-        return value if inside is None else self.builder.select(inside, value, self._zero(x))
+        if inside is None or (inside.lanes <= value.lanes and self._is_loaded(x, inner)):  # what is left out is 0
+            return value
+        return self.builder.select(inside, value, self._zero(x))
+
+    def _is_loaded(self, value: Value, point: Point) -> bool:
+        """Whether a value at `point` is an element of a buffer, and computed from nothing else."""
+        while value not in self.buffers and isinstance(value.node.op.lowering, Movement):
+            if point.lookup(value) is not None:
+                return False
+            value = value.node.inputs[0]
+        return value in self.buffers and point.lookup(value) is None
 
     def _concat(self, node: Node, index: Index, point: Point) -> Scalar:
         """Each operand where the index is behind those before it; every element is read from one of them."""
@@ -153,9 +165,9 @@ class Evaluator:
             size = operand.type.shape[axis]
             inside, inner = self._within([(position, size)], point)
             value = self.at(operand, (*index[:axis], position, *index[axis + 1 :]), inner)
-            if result is None:
+            if result is None or inside is None:  # None: all lanes are of this operand
                 result = value
-            elif inside is not None:
+            else:
                 result = self.builder.select(inside, value, result)
             offset = offset + size
         assert result is not None
@@ -167,10 +179,12 @@ class Evaluator:
         inside: Scalar | None = None
         inner = Point(point.axes, point.mask, {}, point, point.guard)
         for position, bound in pairs:
-            at = h.index(self.placed(position, point))
-            found = [h.lt(at, h.index(bound))]
-            if any(factor < 0 for _, factor in terms_of(position)):
-                found.append(h.ge(at, h.constant(0, int64)))
+            place = self.placed(position, point)
+            found: list[Scalar] = []
+            if not (self.ranges.under(position, bound) or self._placed.under(place, bound)):
+                found.append(h.lt(h.index(place), h.index(bound)))
+            if any(factor < 0 for _, factor in terms_of(position)) and not never_negative(place):
+                found.append(h.ge(h.index(place), h.constant(0, int64)))
             for condition in found:
                 inside = condition if inside is None else h.and_(inside, condition)
                 if condition.lanes == 1:

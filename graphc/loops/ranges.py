@@ -20,7 +20,7 @@ class Ranges:
         if b == 0:
             return 0  # an index into nothing: it is never read
         whole, rest = split_multiple(a, b)
-        if self._below(rest, b):
+        if self.below(rest, b):
             return whole
         return whole + (rest // b)
 
@@ -28,20 +28,30 @@ class Ranges:
         if b == 0:
             return 0
         _, rest = split_multiple(a, b)
-        return rest if self._below(rest, b) else rest - b * (rest // b)
+        return rest if self.below(rest, b) else rest - b * (rest // b)
 
-    def _below(self, size: Size, bound: Size) -> bool:
+    def below(self, size: Size, bound: Size) -> bool:
         """Whether 0 <= size < bound for all values of the symbols, as far as can be told."""
+        return never_negative(size) and self.under(size, bound)
+
+    def under(self, size: Size, bound: Size) -> bool:
+        """Whether size < bound for all values of the symbols, as far as can be told."""
         largest: Size = 0
         for monomial, factor in terms_of(size):
-            if factor < 0 or any(isinstance(atom, Call) for atom in monomial):
+            if any(isinstance(atom, Call) for atom in monomial):
                 return False
-            value: Size = factor
+            value: Size = factor if factor > 0 or not monomial else 0
             for atom in monomial:
                 value = value * ((self.extents[atom] - 1) if atom in self.extents else Dim.symbol(atom))
             largest = largest + value
         slack = bound - 1 - largest
         return isinstance(slack, int) and slack >= 0
+
+
+def never_negative(size: Size) -> bool:
+    """Whether `size` adds up nothing but symbols and numbers that are not negative."""
+    terms = terms_of(size)
+    return all(factor >= 0 and not any(isinstance(atom, Call) for atom in monomial) for monomial, factor in terms)
 
 
 def split_multiple(a: Size, b: Size) -> tuple[Size, Size]:
