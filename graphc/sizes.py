@@ -358,7 +358,7 @@ def substitute(size: Size, values: Mapping[str, Size]) -> Size:
     """`size` with names replaced; an `int` when every name has an integer value."""
     if isinstance(size, int):
         return size
-    total: Size = 0
+    total, plain = dict[Monomial, int](), size.plain
     for monomial, factor in size.terms:
         product: Size = factor
         for atom in monomial:
@@ -367,8 +367,10 @@ def substitute(size: Size, values: Mapping[str, Size]) -> Size:
                 product = product * (CALLS[atom.fn](a, b) if b != 0 or atom.fn != "floordiv" else 0)
             else:
                 product = product * values.get(atom, Dim.symbol(atom))
-        total = total + product
-    return total
+        plain = plain and (isinstance(product, int) or product.plain)
+        for key, times in terms_of(product):
+            total[key] = total.get(key, 0) + times
+    return Dim.from_terms(total, plain)
 
 
 def evaluate(size: Size, values: Mapping[str, int]) -> int:
@@ -385,11 +387,9 @@ def symbols(size: Size) -> frozenset[str]:
     """All names in `size`."""
     if isinstance(size, int):
         return frozenset()
-    found: set[str] = set()
-    for monomial, _ in size.terms:
-        for atom in monomial:
-            found |= {atom} if isinstance(atom, str) else symbols(atom.args[0]) | symbols(atom.args[1])
-    return frozenset(found)
+    atoms = {atom for monomial, _ in size.terms for atom in monomial}
+    inside = [symbols(arg) for atom in atoms if isinstance(atom, Call) for arg in atom.args]
+    return frozenset(atom for atom in atoms if isinstance(atom, str)).union(*inside)
 
 
 Shape = tuple[Size, ...]

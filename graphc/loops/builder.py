@@ -165,7 +165,7 @@ class Builder:
 
     def lane_form(self, address: Size) -> tuple[bool, Size]:
         """(True, address of lane 0) if lanes read consecutive elements, else (False, address)."""
-        if any(m == (LANE,) and c == 1 for m, c in terms_of(address)):
+        if ((LANE,), 1) in terms_of(address):
             base = address - Dim.symbol(LANE)
             if not any(name in self.symbols and self.symbols[name].lanes > 1 for name in symbols(base)):
                 return True, base

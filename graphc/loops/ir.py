@@ -56,7 +56,10 @@ class Const:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Const):
             return NotImplemented
-        return self.vtype == other.vtype and repr(self.value) == repr(other.value)
+        if self.vtype != other.vtype:
+            return False
+        same = type(self.value) is int and type(other.value) is int  # most are: indices
+        return self.value == other.value if same else repr(self.value) == repr(other.value)
 
     def __hash__(self) -> int:
         return hash(self.value == self.value and self.value)

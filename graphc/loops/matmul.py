@@ -36,6 +36,7 @@ def lower_contraction(
     evaluator = Evaluator(builder, graph, buffers, extents, checks)
     index = tuple(Dim.symbol(axis) for axis in axes)
     labels, arranged = arranged_contraction(node, buffers, target)
+    addresses = [linear_address(index, v.type.shape) for v, _ in outputs]
 
     def epilogue(h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None) -> None:
         at = arranged.place(batch, row, col)
@@ -43,14 +44,14 @@ def lower_contraction(
         point = Point(place, mask, {Value(node): value})
         results = [evaluator.at(v, index, point) for v, _ in outputs]
         lane = col if arranged.col is None else 0  # without columns the only element that there is lies in lane 0
-        for (v, buffer), result in zip(outputs, results, strict=True):
-            h.store(buffer, evaluator.placed(linear_address(index, v.type.shape), point) + lane, result, mask)
+        for (_, buffer), address, result in zip(outputs, addresses, results, strict=True):
+            h.store(buffer, evaluator.placed(address, point) + lane, result, mask)
 
     def ahead(h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
         at = arranged.place(batch, row, col)
         point = Point({axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)})
-        for v, buffer in outputs:
-            _, place = h.lane_form(evaluator.placed(linear_address(index, v.type.shape), point))
+        for (_, buffer), address in zip(outputs, addresses, strict=True):
+            _, place = h.lane_form(evaluator.placed(address, point))
             h.emit(Prefetch(buffer, h.index(place).expr, True))
 
     asks = arranged.col is not None and _reads_as_much(graph, shape, target)

@@ -1,11 +1,11 @@
 """Loop kernels as text that reads like Python, in the grammar of `graphc.loops.ir`. Enter at `print_kernel`.
 
-A new expression or statement needs an entry in `_expression` or `_STATEMENTS`.
+A new expression or statement needs an entry in `_expression`, `_LINES` or `_BLOCKS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.loops import ir
@@ -38,17 +38,21 @@ def print_block(statements: Sequence[ir.Stmt], indent: str = "") -> list[str]:
     """The lines of a block."""
     if not statements:
         return [indent + "pass"]
-    return [indent + line for statement in statements for line in print_statement(statement)]
+    lines: list[str] = []
+    for statement in statements:
+        lines += print_statement(statement, indent)
+    return lines
 
 
-def print_statement(statement: ir.Stmt) -> list[str]:
+def print_statement(statement: ir.Stmt, indent: str = "") -> list[str]:
     """The lines of one statement, blocks inside it included."""
-    return list(_STATEMENTS[type(statement)](statement))
+    simple = _LINES.get(type(statement))
+    return [indent + simple(statement)] if simple else _BLOCKS[type(statement)](statement, indent)
 
 
 def print_expression(expr: ir.Expr) -> str:
     """The text of an expression."""
-    return _expression(expr)[0]
+    return expr.name if type(expr) is ir.Var else _expression(expr)[0]
 
 
 def _wrap(expr: ir.Expr, level: int) -> str:
@@ -113,68 +117,65 @@ def _carry(names: Sequence[str]) -> str:
 
 
 def _type(vtype: ir.VType) -> str:
-    return "" if vtype == ir.I64 else f": {vtype}"
+    return "" if vtype is ir.I64 or vtype == ir.I64 else f": {vtype}"
 
 
-def _let(s: ir.Let) -> Iterator[str]:
-    yield f"{s.var.name}{_type(s.var.vtype)} = {print_expression(s.value)}"
+def _let(s: ir.Let) -> str:
+    return f"{s.var.name}{_type(s.var.vtype)} = {print_expression(s.value)}"
 
 
-def _declare(s: ir.Declare) -> Iterator[str]:
-    yield f"{s.name}{''.join(f'[{n}]' for n in s.shape)}: {s.vtype} = {print_expression(s.init)}"
+def _declare(s: ir.Declare) -> str:
+    return f"{s.name}{''.join(f'[{n}]' for n in s.shape)}: {s.vtype} = {print_expression(s.init)}"
 
 
-def _assign(s: ir.Assign) -> Iterator[str]:
-    yield f"{s.target.name}{_indices(s.target.index)} := {print_expression(s.value)}"
+def _assign(s: ir.Assign) -> str:
+    return f"{s.target.name}{_indices(s.target.index)} := {print_expression(s.value)}"
 
 
-def _store(s: ir.Store) -> Iterator[str]:
+def _store(s: ir.Store) -> str:
     lanes = s.value.vtype.lanes
     verb = "" if lanes == 1 else f"{_verb('store', 'scatter', s.index)}{lanes} "
-    yield f"{verb}{s.buffer}[{print_expression(s.index)}] = {print_expression(s.value)}{_where(s.mask)}"
+    return f"{verb}{s.buffer}[{print_expression(s.index)}] = {print_expression(s.value)}{_where(s.mask)}"
 
 
-def _for(s: ir.For) -> Iterator[str]:
+def _scratch(s: ir.Scratch) -> str:
+    return f"scratch {s.name}: {s.dtype}[{s.size}]"
+
+
+def _fail(s: ir.Fail) -> str:
+    return f"fail {s.node} at {print_expression(s.index)} if {print_expression(s.condition)}"
+
+
+def _prefetch(s: ir.Prefetch) -> str:
+    return f"prefetch {s.buffer}[{print_expression(s.index)}]{' for writing' if s.write else ''}"
+
+
+def _for(s: ir.For, indent: str) -> list[str]:
     kind = "unroll " if s.kind == "unroll" else ""
     step = f" step {s.step}" if s.step != 1 else ""
     bounds = f"{_wrap(s.start, 5)}..{_wrap(s.stop, 5)}"
-    yield f"for {s.var} in {kind}{bounds}{step}{_carry(s.carry)}:"
-    yield from print_block(s.body, "    ")
+    head = f"{indent}for {s.var} in {kind}{bounds}{step}{_carry(s.carry)}:"
+    return [head, *print_block(s.body, indent + "    ")]
 
 
-def _if(s: ir.If) -> Iterator[str]:
-    yield f"if {print_expression(s.condition)}{_carry(s.carry)}:"
-    yield from print_block(s.then, "    ")
+def _if(s: ir.If, indent: str) -> list[str]:
+    lines = [f"{indent}if {print_expression(s.condition)}{_carry(s.carry)}:", *print_block(s.then, indent + "    ")]
     if s.orelse:
-        yield "else:"
-        yield from print_block(s.orelse, "    ")
+        lines += [f"{indent}else:", *print_block(s.orelse, indent + "    ")]
+    return lines
 
 
-def _scratch(s: ir.Scratch) -> Iterator[str]:
-    yield f"scratch {s.name}: {s.dtype}[{s.size}]"
+def _comment(s: ir.Comment, indent: str) -> list[str]:
+    return [f"{indent}# {line}" for line in s.text.splitlines()]
 
 
-def _fail(s: ir.Fail) -> Iterator[str]:
-    yield f"fail {s.node} at {print_expression(s.index)} if {print_expression(s.condition)}"
-
-
-def _prefetch(s: ir.Prefetch) -> Iterator[str]:
-    yield f"prefetch {s.buffer}[{print_expression(s.index)}]{' for writing' if s.write else ''}"
-
-
-def _comment(s: ir.Comment) -> Iterator[str]:
-    yield from (f"# {line}" for line in s.text.splitlines())
-
-
-_STATEMENTS: dict[type, Callable[[Any], Iterator[str]]] = {
+_LINES: dict[type, Callable[[Any], str]] = {
     ir.Let: _let,
     ir.Declare: _declare,
     ir.Assign: _assign,
     ir.Store: _store,
-    ir.For: _for,
-    ir.If: _if,
     ir.Scratch: _scratch,
     ir.Fail: _fail,
     ir.Prefetch: _prefetch,
-    ir.Comment: _comment,
 }
+_BLOCKS: dict[type, Callable[[Any, str], list[str]]] = {ir.For: _for, ir.If: _if, ir.Comment: _comment}
