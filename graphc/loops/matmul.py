@@ -17,7 +17,7 @@ from graphc.loops.prepack import Pack, prepacked
 from graphc.ops.lowering import Contraction, Movement
 from graphc.passes.domain import ContractionShape
 from graphc.target import Target
-from graphc.types import Dim, Size, product, symbols, terms_of
+from graphc.types import Dim, Size, product, substitute, symbols, terms_of
 
 _TERM = re.compile(r"(\d*)(\w)")
 
@@ -36,22 +36,26 @@ def lower_contraction(
     evaluator = Evaluator(builder, graph, buffers, extents, checks)
     index = tuple(Dim.symbol(axis) for axis in axes)
     labels, arranged = arranged_contraction(node, buffers, target)
-    addresses = [linear_address(index, v.type.shape) for v, _ in outputs]
+    names = [f"@{n}" for n in range(len(arranged.batch) + 2)]  # batch, row and column of an element of C
+    *batches, of_row, of_col = map(Dim.symbol, names)
+    at = arranged.place(tuple(batches), of_row, of_col)
+    axis_of: dict[str, Size] = {axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)}
+    addresses = [substitute(linear_address(index, v.type.shape), axis_of) for v, _ in outputs]
+    bare = all(v == Value(node) for v, _ in outputs)
 
     def epilogue(h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None) -> None:
-        at = arranged.place(batch, row, col)
-        place: dict[str, Size] = {axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)}
+        here: dict[str, Size] = dict(zip(names, (*batch, row, col), strict=True))
+        place = {} if bare else {axis: substitute(size, here) for axis, size in axis_of.items()}
         point = Point(place, mask, {Value(node): value})
         results = [evaluator.at(v, index, point) for v, _ in outputs]
         lane = col if arranged.col is None else 0  # without columns the only element that there is lies in lane 0
         for (_, buffer), address, result in zip(outputs, addresses, results, strict=True):
-            h.store(buffer, evaluator.placed(address, point) + lane, result, mask)
+            h.store(buffer, substitute(address, here) + lane, result, mask)
 
     def ahead(h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
-        at = arranged.place(batch, row, col)
-        point = Point({axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)})
+        here: dict[str, Size] = dict(zip(names, (*batch, row, col), strict=True))
         for (_, buffer), address in zip(outputs, addresses, strict=True):
-            _, place = h.lane_form(evaluator.placed(address, point))
+            _, place = h.lane_form(substitute(address, here))
             h.emit(Prefetch(buffer, h.index(place).expr, True))
 
     asks = arranged.col is not None and _reads_as_much(graph, shape, target)
