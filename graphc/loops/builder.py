@@ -44,7 +44,7 @@ class Level:
     """One open block."""
 
     statements: list[Stmt] = field(default_factory=list)
-    memo: dict[Any, Scalar] = field(default_factory=dict)
+    memo: dict[Expr, Scalar] = field(default_factory=dict)
     declared: set[str] = field(default_factory=set)
     assigned: dict[str, None] = field(default_factory=dict)
 
@@ -62,6 +62,7 @@ class Builder:
         }
         self.sizes: dict[str, None] = {}
         self._names = 0
+        self._known: dict[Any, tuple[Scalar, int, Level]] = {}
 
     # levels
 
@@ -88,6 +89,15 @@ class Builder:
             self.emit(Let(var, expr), depth)
             found = memo[expr] = Scalar(var, depth)
         return found
+
+    def remember(self, key: Any, value: Scalar, depth: int) -> None:
+        """Keep a value under a key as long as the level at `depth` is open."""
+        self._known[key] = value, depth, self.levels[depth]
+
+    def recall(self, key: Any) -> Scalar | None:
+        """The value that is remembered under a key."""
+        value, depth, level = self._known.get(key, (None, 0, None))
+        return value if depth < len(self.levels) and self.levels[depth] is level else None
 
     @contextlib.contextmanager
     def loop(self, stem: str, start: Size, stop: Size, step: int = 1) -> Iterator[Dim]:
@@ -177,14 +187,17 @@ class Builder:
         """The value of an index polynomial, computed level by level."""
         if isinstance(size, int):
             return Scalar(Const(size, I64))
-        key = ("index", size)
-        for level in self.levels:
-            if key in level.memo:
-                return level.memo[key]
+        known = self.recall(size)
+        if known is not None:
+            return known
         offset = 0 if size.terms[-1][0] else size.terms[-1][1]
         if offset:  # elements of a tile differ by constants only: what they share is looked up, not put together again
-            found = self.add(self.index(size - offset), self.constant(offset, int64))
-            self.levels[found.depth].memo[key] = found
+            base = self.index(size - offset)
+            if base.lanes == 1:  # an address takes a constant for nothing
+                found = Scalar(Op("add", (base.expr, Const(offset, I64)), I64), base.depth)
+            else:
+                found = self.add(base, self.constant(offset, int64))
+            self.remember(size, found, found.depth)
             return found
         terms: list[tuple[Scalar, bool]] = []
         for monomial, factor in size.terms:
@@ -197,7 +210,7 @@ class Builder:
             else:
                 total = self.sub(total, term) if negative else self.add(total, term)
         assert total is not None
-        self.levels[total.depth].memo[key] = total
+        self.remember(size, total, total.depth)
         return total
 
     def _monomial(self, monomial: tuple[Any, ...], factor: int) -> Scalar:
@@ -226,7 +239,10 @@ class Builder:
         """The result of `name`, named at the depth of its deepest operand; scalars are widened to a vector operand."""
         lanes, depth = 1, 0
         for a in args:
-            lanes, depth = max(lanes, a.expr.vtype.lanes), max(depth, a.depth)
+            if a.expr.vtype.lanes > lanes:
+                lanes = a.expr.vtype.lanes
+            if a.depth > depth:
+                depth = a.depth
         operands = tuple([a.expr if a.expr.vtype.lanes == lanes else self.widened(a, lanes).expr for a in args])
         return self.let(Op(name, operands, VType(dtype, lanes)), depth)
 

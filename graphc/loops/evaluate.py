@@ -61,36 +61,30 @@ class Evaluator:
     def at(self, value: Value, index: Index, point: Point) -> Scalar:
         """`value[index]` at `point`, without recursion over the graph."""
         stack: list[tuple[Value, Index]] = [(value, index)]
-        while stack:
+        while True:
             wanted = stack[-1]
-            if self._known(wanted, point) is not None:
-                stack.pop()
-                continue
-            missing = [need for need in self.needs(*wanted) if self._known(need, point) is None]
-            if missing:
-                stack.extend(reversed(missing))
-                continue
+            found = self._known(wanted, point)
+            if found is None:
+                needs = self.needs(*wanted)
+                operands = [self._known(need, point) for need in needs]
+                missing = [need for need, operand in zip(needs, operands, strict=True) if operand is None]
+                if missing:
+                    stack.extend(reversed(missing))
+                    continue
+                found = self._compute(*wanted, point, [operand for operand in operands if operand is not None])
+                self.builder.remember((wanted, point), found, found.depth)
             stack.pop()
-            result = self._compute(*wanted, point)
-            self.builder.levels[result.depth].memo[(wanted, point)] = result
-        found = self._known((value, index), point)
-        assert found is not None
-        return found
+            if not stack:
+                return found
 
     def put(self, wanted: tuple[Value, Index], found: Mapping[Point, Scalar]) -> None:
         """`value[index]` at some points, loaded in another way than each by itself, inside the innermost open loop."""
-        memo = self.builder.levels[-1].memo
-        memo.update({(wanted, point): result for point, result in found.items()})
+        for point, result in found.items():
+            self.builder.remember((wanted, point), result, self.builder.depth)
 
     def _known(self, wanted: tuple[Value, Index], point: Point) -> Scalar | None:
         bound = point.lookup(wanted[0])
-        if bound is not None:
-            return bound
-        key = (wanted, point)
-        for level in self.builder.levels:
-            if key in level.memo:
-                return level.memo[key]
-        return None
+        return bound if bound is not None else self.builder.recall((wanted, point))
 
     def needs(self, value: Value, index: Index) -> list[tuple[Value, Index]]:
         """What `value[index]` is computed from, as far as that is known before any of it is computed."""
@@ -109,20 +103,18 @@ class Evaluator:
     def _source(self, node: Node, lowering: Movement, index: Index) -> Index:
         return tuple(lowering.source(self.ranges, (node.inputs[0].type, node.types[0]), node.attrs, index))
 
-    def _compute(self, value: Value, index: Index, point: Point) -> Scalar:
+    def _compute(self, value: Value, index: Index, point: Point, operands: list[Scalar]) -> Scalar:
         node, h = value.node, self.builder
         lowering = node.op.lowering
-        operands = [self._known(need, point) for need in self.needs(value, index)]
         if isinstance(lowering, Elementwise):
             return _one(lowering.body(h, node.attrs, *operands), value.index)
         if isinstance(lowering, Movement):
-            return operands[0] if operands and operands[0] is not None else self._placed_within(node, index, point)
+            return operands[0] if operands else self._placed_within(node, index, point)
         if isinstance(lowering, Concat):
-            return operands[0] if operands and operands[0] is not None else self._concat(node, index, point)
+            return operands[0] if operands else self._concat(node, index, point)
         if isinstance(lowering, IndexValue):
             return h.cast(h.index(self.placed(index[node.attrs["axis"]], point)), value.type.dtype)
         if isinstance(lowering, Gather):
-            assert operands[0] is not None
             return self._gather(node, index, operands[0], point)
         if value in self.buffers:
             address = self.placed(linear_address(index, value.type.shape), point)
