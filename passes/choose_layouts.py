@@ -31,11 +31,10 @@ COPIED = 0.6  # nanoseconds an element that is converted: 0.3 in the caches, 0.5
 ADDED = 0.018  # nanoseconds a multiply-add in full vectors
 SAVED = 0.002  # what is saved of them channels-last, even if lines fill their vectors
 STRIDED = 0.006  # and where the steps of a window leave out elements of a line, whose vectors are packed
-PACKED = 0.1  # for each row of a sum into weights: its slopes are packed for each place of the window
+PACKED = 0.05  # by the rows of a sum into weights, which has all places of a line of the window for rows channels-last
 MANY = 1 << 17  # weights: packed columns of so many come from the outer caches,
 CROWDED = 0.004  # which costs that much of a multiply-add, more for more, and twice for sums into so many
 MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than their number where loads count too
-BUSY = 8  # rows that keep the multipliers busy
 SLICED, SLICED_SUMS = 0.07, 0.25  # a multiply-add of depthwise windows and of sums into them, as shifted lines,
 SLICED_STRIDED = 0.3  # and what it takes more of lines that are read with gaps
 WINDOW = 1.3  # nanoseconds for a result of a depthwise window channels-last, whatever its size
@@ -58,6 +57,12 @@ class Product(NamedTuple):
             windows = any(len(axis) > 1 for axis in self.spec.a)
             first, last = (self.spec.a[1], self.spec.b[1]) if windows else (self.spec.b[1], self.spec.a[1])
         return list(dict.fromkeys((first, last)))
+
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """The images that have to be channels-last. Slopes under a window are packed anyway, from any layout."""
+        windowed = tuple(k for k in self.images if any(len(axis) > 1 for axis in self.spec[k]))
+        return windowed if len(self.images) == 2 and len(self.channels) == 2 and windowed else self.images
 
     def weight_order(self) -> list[int]:
         """The axes of the weights, or of their gradient, in an order for products: taps, then channels."""
@@ -159,7 +164,7 @@ class _Plan:
             return
         group = self._joined(known)
         self.nodes[node] = group
-        for value in images:
+        for value in node.inputs if product is None else [node.inputs[position] for position in product.needed]:
             if value not in self.group:
                 self._pay(_base(value), group)
         if product is None:
@@ -229,8 +234,7 @@ def _gain(node: Node, product: Product) -> float:
 
 def _saved_of_sums(channels: Sequence[int], windows: Sequence[int]) -> float:
     """Of a multiply-add of a weight gradient: its rows are the fewer channels, or those of the window."""
-    rows = max(min(channels), *windows, 1)
-    return PACKED / rows * max(1.0, BUSY / rows) if max(windows, default=1) > 1 else 0.0
+    return PACKED / max(min(channels), *windows, 1) if max(windows, default=1) > 1 else 0.0
 
 
 def _idle(size: int) -> float:
@@ -258,8 +262,9 @@ class _Mover:
     def _product(self, node: Node, product: Product, inputs: tuple[Value, ...]) -> Tensor:
         operands, axes = [Tensor(value) for value in inputs], list(product.spec)
         for position in product.images:
-            operands[position] = self._version(node.inputs[position], inputs[position])
-            axes[position] = _ordered(axes[position], last_order(len(axes[position])))
+            if position in product.needed or node.inputs[position] in self.last:
+                operands[position] = self._version(node.inputs[position], inputs[position])
+                axes[position] = _ordered(axes[position], last_order(len(axes[position])))
         order = product.weight_order()
         if len(product.images) == 2:
             shape = _ordered(node.attrs["shape"], order)

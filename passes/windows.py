@@ -111,6 +111,8 @@ def is_clipped(node: Node, position: int) -> bool:
         col = adjacent(value, operands[side])
         if col not in out or col in clipped:
             continue
+        if side == position and isinstance(sizes[col], int) and cast(int, sizes[col]) < FEW_ROWS:
+            continue  # too few for columns: with the places of a line of the window they are rows, of a padded copy
         if col in sides[1 - side]:
             return adjacent(node.inputs[1 - side], operands[1 - side]) == col
         rows = (sides[1 - side] & out) - sides[side] - clipped

@@ -14,6 +14,7 @@ from graphc.build import Tensor, placeholder
 from graphc.errors import ArgumentError, GraphcError, ShapeError
 from graphc.graph import Graph
 from graphc.nn import functional as F
+from graphc.ops.convolution import contract
 from graphc.passes.crop_products import crop_products
 from graphc.passes.expand_products import expand_products
 
@@ -136,6 +137,20 @@ def test_conv_transpose2d(layout: str, how: dict[str, Any], rng: np.random.Gener
     forward = {k: n for k, n in how.items() if k != "output_padding"}
     image = reference(u, b, **forward)
     assert float((value * u).sum()) == pytest.approx(float((image * v).sum()), rel=1e-11)
+
+
+def test_slopes_are_packed_once_for_all_lines_of_a_window(rng: np.random.Generator) -> None:
+    """In a weight gradient whose nest is cut into blocks they are packed before the loop over the lines."""
+    x, g = placeholder("x", (8, 34, 66, 3)), placeholder("g", (8, 32, 32, 64))
+    step = graphc.function([x, g], contract("n h+p w+q c, n o h w -> p q c o", x, g, (3, 3, 3, 32)))
+    lines = [line for line in step.ir("loops").splitlines() if line.lstrip().startswith("for ")]
+    loops = [(len(line) - len(line.lstrip()), line.split()[1].rstrip("0123456789")) for line in lines]
+    depth = {name: indent for indent, name in reversed(loops)}
+    assert depth["block"] < depth["panel"] == depth["batch"]
+    arrays = [rng.integers(-4, 5, t.shape).astype("float32") for t in (x, g)]  # sums of whole numbers are exact
+    windows = np.lib.stride_tricks.sliding_window_view(arrays[0], (3, 3), (1, 2))
+    expected = np.einsum("nhwcpq,nohw->pqco", windows, arrays[1], optimize=True)
+    np.testing.assert_array_equal(step(*arrays), expected)
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])

@@ -121,11 +121,19 @@ class _Emitter:
             self.rows = rows_of_chunk(self.builder, s, self.problem.m, row_chunk)
             self.first_tile = row_chunk * most_tiles(s)
         if s.blocks_first:
-            with self._blocks() as block, self._matrices(chunk):
-                self._block(block)
+            with self._blocks() as block:
+                if self._shares_b():
+                    self._pack_columns(block, self.problem.b.offset)
+                with self._matrices(chunk):
+                    self._block(block)
             return
         with self._matrices(chunk), self._blocks() as block:
             self._block(block)
+
+    def _shares_b(self) -> bool:
+        """Whether all batch elements read one B in each block, which is packed before the first one."""
+        moves = any(stride != 0 for stride in self.problem.b.batch)
+        return self.schedule.pack_b and self.schedule.blocks_first and not (moves or self.problem.clips)
 
     @contextlib.contextmanager
     def _matrices(self, chunk: Size) -> Iterator[None]:
@@ -221,17 +229,21 @@ class _Emitter:
 
     def _block(self, block: Block) -> None:
         """One block of steps: pack B, then all tiles."""
-        b, s, operand = self.builder, self.schedule, self.problem.b
-        block = clipped(b, self.problem, s, self.where, block)
-        if s.pack_b:
-            with b.loop("panel", self.cols.start, self.cols.stop) as panel:
-                col = panel * s.width
-                base = self.b_base + block.b + col * operand.col
-                limit = s.width if s.masked == "none" else self.problem.n - col
-                source = Source(operand.buffer, self.problem.dtype, base, operand.row, operand.col, limit)
-                at = (panel - self.cols.start) * self.panel_size
-                self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
+        block = clipped(self.builder, self.problem, self.schedule, self.where, block)
+        if self.schedule.pack_b and not self._shares_b():
+            self._pack_columns(block, self.b_base)
         self._rows(block)
+
+    def _pack_columns(self, block: Block, begin: Size) -> None:
+        """Pack the chunk's panels of a B that begins at `begin`."""
+        s, operand = self.schedule, self.problem.b
+        with self.builder.loop("panel", self.cols.start, self.cols.stop) as panel:
+            col = panel * s.width
+            base = begin + block.b + col * operand.col
+            limit = s.width if s.masked == "none" else self.problem.n - col
+            source = Source(operand.buffer, self.problem.dtype, base, operand.row, operand.col, limit)
+            at = (panel - self.cols.start) * self.panel_size
+            self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
 
     def _pack(self, source: Source, strides: list[Size], block: Block, panel: str, at: Size, groups: int) -> None:
         """Pack all steps of a block."""
