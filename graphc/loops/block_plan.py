@@ -26,7 +26,7 @@ SWEPT_OVERHEAD = 4  # the same of one that is swept: reading all columns once mo
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """height: rows of a block. group: vectors of rows that the loops over the columns take at a time.
+    """height: rows of a block.
 
     parts: chunks of a batch element. blocks: of a part. exact: whether all blocks are full. width: columns of a block,
     if it is swept, else 0.
@@ -34,7 +34,6 @@ class BlockPlan:
 
     lanes: int
     height: int
-    group: int
     parts: Size
     blocks: Size
     exact: bool
@@ -72,9 +71,8 @@ def plan_blocks(
         wanted = min(max(count, 1), max(1, -(-CHUNKS // max(known(batches, 1), 1))))
     else:
         wanted = max(1, -(-CHUNKS // max(batches, 1))) if isinstance(batches, int) else UNKNOWN_PARTS
-    group = max(g for g in (1, 2, 3) if height // lanes % g == 0)
     exact = isinstance(rows, int) and rows % height == 0
-    return BlockPlan(lanes, height, group, wanted, ceildiv(count, wanted), exact, WIDTH if swept else 0)
+    return BlockPlan(lanes, height, wanted, ceildiv(count, wanted), exact, WIDTH if swept else 0)
 
 
 def sweeps_pay(sweeps: int, columns: Size, slots: int, itemsize: int, target: Target) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from graphc.loops.block_plan import tile_shape
 from graphc.loops.blocks import branch, opaque
-from graphc.loops.builder import Builder, Scalar
+from graphc.loops.builder import Builder
 from graphc.loops.ir import Scratch
 from graphc.loops.tile import Epilogue, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
@@ -74,8 +74,3 @@ def _tiles(h: Builder, product: BlockProduct, vectors: int, height: int, epilogu
             limit = product.columns if product.columns % width else None
             tile = Tile(product.dtype, height, vectors, a, b, row, panel, (), None, limit, False, stage)
             emit_tile(h, tile, (0, product.length), 1, None, epilogue)
-
-
-def below_limit(h: Builder, row: Size, limit: Size) -> Scalar:
-    """Whether a row of a tile exists."""
-    return h.lt(h.index(row), h.index(limit))

@@ -140,8 +140,11 @@ class Products:
         def turned(h: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
             finish(value, j, i, frame.mask(frame.start + j - Dim.symbol(LANE)))
 
-        made = self._row_tiles(frame, each)
-        emit_product(self.h, self.target, made, straight if self._is_straight(each) else turned)
+        tiles = self._row_tiles(frame, each)
+        if self._is_straight(each):
+            emit_product(self.h, self.target, replace(tiles, staged=not self.plan.exact), straight)
+        else:
+            emit_product(self.h, self.target, tiles, turned)
 
     def _row_tiles(self, frame: Frame, each: Product) -> BlockProduct:
         side, n, count = self._side(frame, each), "n" if each.side == 0 else "m", self._width(each)
@@ -178,7 +181,7 @@ class Products:
         tiles = self._row_tiles(frame, each)
         if made.step != 1:  # no element may be added twice
             tiles = replace(tiles, heights=tuple(r for r in TILE_ROWS if made.n % r == 0))
-        emit_product(self.h, self.target, replace(tiles, staged=False), add)
+        emit_product(self.h, self.target, tiles, add)
 
     def finish_rows(self, frame: Frame, each: Product) -> None:
         """What is behind a row product, when its sums are complete."""

@@ -1,7 +1,7 @@
 """The loops over the columns of one block of rows: stages of reductions, then what the products read.
 
-Enter at `RowLoops.emit`. Lanes run along the rows, a few vectors of them at a time, so each row has an accumulator of
-its own. Sums of many terms are sums of sums of `SEGMENT` of them, the outer one in the wide dtype.
+Enter at `RowLoops.emit`. Lanes run along the rows, so each row has an accumulator of its own. Sums of many terms are
+sums of sums of `SEGMENT` of them, the outer one in the wide dtype.
 """
 
 from __future__ import annotations
@@ -60,94 +60,81 @@ class RowLoops:
     def emit(self, frame: Frame, kept: Mapping[Node, str], outputs: Sequence[tuple[Value, str]]) -> None:
         """All loops for the rows of a block. kept: where reductions go that products need; outputs: results of rows."""
         h = self.h
-        with self.groups(frame) as points:
+        with self.vectors(frame) as point:
             for step, stage in enumerate(self.values.stages):
-                for (node, n), total in self.reduce(frame, step, stage, points).items():
-                    points[n].bound[Value(node)] = h.cast(total, node.types[0].dtype)
+                for node, total in self.reduce(frame, step, stage, point).items():
+                    point.bound[Value(node)] = h.cast(total, node.types[0].dtype)
             for node, buffer in kept.items():
-                for p in points:
-                    h.store(buffer, self.lane(frame, p), self.evaluator.at(Value(node), (), p), None)
-            self.store_rows(outputs, points)
-            self.store_matrices(frame, points)
+                h.store(buffer, self.lane(frame, point), self.evaluator.at(Value(node), (), point), None)
+            self.store_rows(outputs, point)
+            self.store_matrices(frame, point)
 
     @contextlib.contextmanager
-    def groups(self, frame: Frame) -> Iterator[list[Point]]:
-        """A loop over the rows of a block, `plan.group` vectors of them at a time."""
-        h, plan, lanes = self.h, frame.plan, self.h.lane_count
-        with h.loop("g", 0, frame.stop - frame.start, plan.group * lanes) as number:
+    def vectors(self, frame: Frame) -> Iterator[Point]:
+        """A loop over the rows of a block by vectors. Several at a time are longer code, and no faster."""
+        h = self.h
+        with h.loop("g", 0, frame.stop - frame.start, h.lane_count) as number:
             first = opaque(h, "rows", number, frame.cell)
-            points = []
-            for n in range(plan.group):
-                lane = first + (Dim.symbol(LANE) + n * lanes)
-                place = {**frame.where, self.row: frame.start + lane}
-                points.append(Point(place, frame.mask(frame.start + first + n * lanes)))
-            yield points
+            place = {**frame.where, self.row: frame.start + first + Dim.symbol(LANE)}
+            yield Point(place, frame.mask(frame.start + first))
 
     def lane(self, frame: Frame, point: Point) -> Size:
         """The rows of a point, counted from the first of the block."""
         return point.axes[self.row] - frame.start
 
-    def store_matrices(self, frame: Frame, points: list[Point]) -> None:
+    def store_matrices(self, frame: Frame, point: Point) -> None:
         """The loop that stores what products read, if anything is left to store."""
         if self.values.stores[-1]:
             with self.h.loop("c", frame.low, frame.high) as c:
-                self._columns(frame, len(self.values.stages), c, points)
+                self._column(frame, len(self.values.stages), c, point)
 
-    def _columns(self, frame: Frame, number: int, c: Size, points: list[Point]) -> list[Point]:
-        """The points of a column, with what earlier steps have left bound; stores what the loop is to store."""
-        h, height = self.h, frame.plan.height
-        inner = [child(p, self.column, c, p.mask) for p in points]
-        stores = self.values.stores[number]
-        for p in inner:
-            lane = self.lane(frame, p)
-            for value in self.values.reads[number]:
-                buffer, base = frame.slot(value)
-                p.bound[value] = load_here(h, buffer, value.type.dtype, base + c * height + lane)
-            for view, panel in frame.turned.items() if self._uses_operands(number) else ():
-                p.bound[view] = read_turned(h, view, panel, frame.base + c * height + lane)
-        results = [(p, v, self.evaluator.at(v, self.full, p)) for p in inner for v in stores]
-        for p, value, result in results:
+    def _column(self, frame: Frame, number: int, c: Size, point: Point) -> Point:
+        """The point of a column, with what earlier steps have left bound; stores what the loop is to store."""
+        h, lane, column = self.h, self.lane(frame, point), c * frame.plan.height
+        inner = child(point, self.column, c, point.mask)
+        for value in self.values.reads[number]:
             buffer, base = frame.slot(value)
-            h.store(buffer, base + c * height + self.lane(frame, p), result, None)
+            inner.bound[value] = load_here(h, buffer, value.type.dtype, base + column + lane)
+        for view, panel in frame.turned.items() if self._uses_operands(number) else ():
+            inner.bound[view] = read_turned(h, view, panel, frame.base + column + lane)
+        results = [(v, self.evaluator.at(v, self.full, inner)) for v in self.values.stores[number]]
+        for value, result in results:
+            buffer, base = frame.slot(value)
+            h.store(buffer, base + column + lane, result, None)
         return inner
 
     def _uses_operands(self, number: int) -> bool:
         """Whether a loop computes anything but what it reads from slots."""
         return any(v not in self.values.reads[number] for v in self.values.loops[number].roots)
 
-    def reduce(
-        self, frame: Frame, number: int, nodes: list[Node], points: list[Point]
-    ) -> dict[tuple[Node, int], Scalar]:
-        """All reductions of a stage in one loop: for each and each point the result, in the wide dtype."""
+    def reduce(self, frame: Frame, number: int, nodes: list[Node], point: Point) -> dict[Node, Scalar]:
+        """The results of all reductions of a stage, made in one loop, in the wide dtype."""
         h, lanes = self.h, self.h.lane_count
         kinds = {node: node.op.lowering for node in nodes}
-        keys = [(node, n) for node in nodes for n in range(len(points))]
-        totals = {key: _fold(h, kinds[key[0]], key[0], lanes, True) for key in keys}
+        totals = {node: _fold(h, kinds[node], node, lanes, True) for node in nodes}
         with h.loop("s", frame.low, frame.high, SEGMENT) as start:
-            folds = {key: _fold(h, kinds[key[0]], key[0], lanes, False) for key in keys}
+            folds = {node: _fold(h, kinds[node], node, lanes, False) for node in nodes}
             with h.loop("c", start, bind(h, "stop", minimum(start + SEGMENT, frame.high))) as c:
-                inner = self._columns(frame, number, c, points)
-                for (node, n), fold in folds.items():
-                    fold.add(h, [self.evaluator.at(node.inputs[0], self.full, inner[n])], [None])
-            for key, total in totals.items():
-                total.add(h, [folds[key].lanes(h)], [None])
-        return {key: total.lanes(h) for key, total in totals.items()}
+                inner = self._column(frame, number, c, point)
+                for node, fold in folds.items():
+                    fold.add(h, [self.evaluator.at(node.inputs[0], self.full, inner)], [None])
+            for node, total in totals.items():
+                total.add(h, [folds[node].lanes(h)], [None])
+        return {node: total.lanes(h) for node, total in totals.items()}
 
-    def store_rows(self, outputs: Sequence[tuple[Value, str]], points: list[Point]) -> None:
+    def store_rows(self, outputs: Sequence[tuple[Value, str]], point: Point) -> None:
         """The results of one element a row, where all reductions are bound."""
         for value, buffer in outputs:
-            self._store_row(value, buffer, points)
+            self._store_row(value, buffer, point)
 
-    def _store_row(self, value: Value, buffer: str, points: list[Point]) -> None:
+    def _store_row(self, value: Value, buffer: str, point: Point) -> None:
         """A result of one element a row."""
         shape, full = value.type.shape, self.shape.full
         kept = [axis for axis in range(len(full)) if axis != self.shape.column and full[axis] != 1]
         left = iter(kept)
         index = tuple(0 if size == 1 else Dim.symbol(symbol_of(next(left))) for size in shape)
-        for p in points:
-            result = self.evaluator.at(value, index, p)
-            address = self.evaluator.placed(linear_address(index, shape), p)
-            self.h.store(buffer, address, result, p.mask)
+        result = self.evaluator.at(value, index, point)
+        self.h.store(buffer, self.evaluator.placed(linear_address(index, shape), point), result, point.mask)
 
 
 def _fold(h: Builder, kind: Reduction, node: Node, lanes: int, wide: bool) -> Fold:

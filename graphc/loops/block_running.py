@@ -36,42 +36,36 @@ class RunningRows(RowLoops):
 
     def start(self, frame: Frame) -> None:
         """The neutral element of each reduction of the sweep, for all rows."""
-        with self.groups(frame) as points:
+        with self.vectors(frame) as point:
             for node in self.sweep.reductions:
                 dtype = wide_dtype(node)
-                neutral = self.h.constant(node.op.lowering.init(dtype), dtype)
-                self._put(frame, self.running[node], dict.fromkeys(range(len(points)), neutral), points)
+                self._put(frame, self.running[node], point, self.h.constant(node.op.lowering.init(dtype), dtype))
 
     def step(self, frame: Frame, known: Sequence[Node]) -> None:
         """All loops for one block of columns. known: the reductions of earlier sweeps."""
-        with self.groups(frame) as points:
-            self.bind(frame, known, points)
-            scale: list[Scalar] = []
+        h = self.h
+        with self.vectors(frame) as point:
+            self._bind(frame, known, point)
+            scale: Scalar | None = None
             for number, stage in enumerate(self.values.stages):
-                totals = self.reduce(frame, number, stage, points)
-                for node in stage:
-                    found = [totals[node, n] for n in range(len(points))]
-                    scale = self._join(frame, node, found, points, scale)
-            self.store_matrices(frame, points)
+                for node, found in self.reduce(frame, number, stage, point).items():
+                    before = self._get(frame, node, point)
+                    if node in self.sweep.scaled:
+                        assert scale is not None
+                        before = h.mul(before, h.cast(scale, before.dtype))
+                    after = node.op.lowering.combine(h, before, found)
+                    self._put(frame, self.running[node], point, after)
+                    if node is self.sweep.maximum:
+                        scale = self._shift(frame, node, before, after, point)
+            self.store_matrices(frame, point)
 
-    def _join(
-        self, frame: Frame, node: Node, found: list[Scalar], points: list[Point], scale: list[Scalar]
-    ) -> list[Scalar]:
-        """Add what a block of columns gives to what was there; gives the factors for all that runs along."""
-        h, combine = self.h, node.op.lowering.combine
-        before = [self._get(frame, node, p) for p in points]
-        if node in self.sweep.scaled:
-            before = [h.mul(old, h.cast(factor, old.dtype)) for old, factor in zip(before, scale, strict=True)]
-        after = [combine(h, old, value) for old, value in zip(before, found, strict=True)]
-        self._put(frame, self.running[node], dict(enumerate(after)), points)
-        if node is not self.sweep.maximum:
-            return scale
-        zero, least = h.constant(0.0, after[0].dtype), h.constant(-np.inf, after[0].dtype)
-        shifts = [h.select(h.eq(value, least), zero, value) for value in after]
-        for p, shift in zip(points, shifts, strict=True):
-            p.bound[Value(node)] = shift
-        scale = [h.function("exp", h.sub(old, shift)) for old, shift in zip(before, shifts, strict=True)]
-        self._put(frame, self.scale, dict(enumerate(scale)), points)
+    def _shift(self, frame: Frame, maximum: Node, before: Scalar, after: Scalar, point: Point) -> Scalar:
+        """Bind what is subtracted from now on; gives the factor for all that runs along, and leaves it in `scale`."""
+        h = self.h
+        zero, least = h.constant(0.0, after.dtype), h.constant(-np.inf, after.dtype)
+        shift = point.bound[Value(maximum)] = h.select(h.eq(after, least), zero, after)
+        scale = h.function("exp", h.sub(before, shift))
+        self._put(frame, self.scale, point, scale)
         return scale
 
     def finish(self, frame: Frame) -> None:
@@ -79,31 +73,28 @@ class RunningRows(RowLoops):
         h, maximum = self.h, self.sweep.maximum
         if maximum is None:
             return
-        with self.groups(frame) as points:
-            tops = [self._get(frame, maximum, p) for p in points]
-            one, nan, least = (h.constant(x, tops[0].dtype) for x in (1.0, np.nan, -np.inf))
-            scale = [h.select(h.eq(top, least), nan, one) for top in tops]
-            self._put(frame, self.scale, dict(enumerate(scale)), points)
+        with self.vectors(frame) as point:
+            top = self._get(frame, maximum, point)
+            one, nan, least = (h.constant(x, top.dtype) for x in (1.0, np.nan, -np.inf))
+            scale = h.select(h.eq(top, least), nan, one)
+            self._put(frame, self.scale, point, scale)
             for node in (n for n in self.sweep.reductions if n in self.sweep.scaled):
-                sums = [self._get(frame, node, p) for p in points]
-                scaled = [h.mul(x, h.cast(factor, x.dtype)) for x, factor in zip(sums, scale, strict=True)]
-                self._put(frame, self.running[node], dict(enumerate(scaled)), points)
+                total = self._get(frame, node, point)
+                self._put(frame, self.running[node], point, h.mul(total, h.cast(scale, total.dtype)))
 
     def results(self, frame: Frame, outputs: Sequence[tuple[Value, str]]) -> None:
         """The results of one element a row, when all sweeps are done."""
         if outputs:
-            with self.groups(frame) as points:
-                self.bind(frame, list(self.running), points)
-                self.store_rows(outputs, points)
+            with self.vectors(frame) as point:
+                self._bind(frame, list(self.running), point)
+                self.store_rows(outputs, point)
 
-    def bind(self, frame: Frame, nodes: Sequence[Node], points: list[Point]) -> None:
+    def _bind(self, frame: Frame, nodes: Sequence[Node], point: Point) -> None:
         for node in nodes:
-            for p in points:
-                p.bound[Value(node)] = self.h.cast(self._get(frame, node, p), node.types[0].dtype)
+            point.bound[Value(node)] = self.h.cast(self._get(frame, node, point), node.types[0].dtype)
 
     def _get(self, frame: Frame, node: Node, point: Point) -> Scalar:
         return load_here(self.h, self.running[node], wide_dtype(node), self.lane(frame, point))
 
-    def _put(self, frame: Frame, buffer: str, values: Mapping[int, Scalar], points: list[Point]) -> None:
-        for n, value in values.items():
-            self.h.store(buffer, self.lane(frame, points[n]), value, None)
+    def _put(self, frame: Frame, buffer: str, point: Point, value: Scalar) -> None:
+        self.h.store(buffer, self.lane(frame, point), value, None)
