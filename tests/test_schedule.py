@@ -95,6 +95,15 @@ def test_nests_run_inside_of_the_tile_or_around_it() -> None:
     assert schedule(Dim.symbol("n"), 3).split == 1
 
 
+@pytest.mark.parametrize("taps, channels, wanted", [(3, 64, (4, 3)), (3, 80, (3, 3)), (3, 20, (2, 3)), (7, 64, (2, 7))])
+def test_few_rows_of_wide_tiles_take_whole_pixels(taps: int, channels: int, wanted: tuple[int, int]) -> None:
+    a, b = Operand("a", 0, (), channels, channels), Operand("b", 0, (), channels, 1)
+    problem = Problem(float32, (), taps, channels, 56, a, b, (Outer(56, 4096, 4096),), wide_a=True)
+    schedule = plan(problem, AVX512)
+    assert (schedule.vectors, schedule.height) == wanted
+    assert plan(problem, AVX2).vectors == 1  # 16 registers hold no more
+
+
 def test_a_loop_of_a_nest_is_cut_into_even_parts() -> None:
     def schedule(k: int, *extents: Size, m: Size = 64) -> Schedule:
         outer = tuple(Outer(extent, 4096, 4096) for extent in extents)

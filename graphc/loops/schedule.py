@@ -30,6 +30,7 @@ WIDE_STEPS = 3  # of k side by side where A moves with the columns, as rows do t
 CROSSED_ROWS = 96  # of A, for which B is packed where vectors in it cross cache lines
 MANY_ROWS = 256  # of A, for which B is packed where they may: packing costs 1 %, crossing 10 to 20
 EVEN = 4  # chunks at least, where there is work for as many: two threads get about the same of them
+WIDE_VECTORS = 4  # of columns there at most
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
 ADDED_TILES = 48  # of a chunk at least that adds up blocks, where B is read again by each chunk
 GUESS = 256  # what a size that is not known counts as
@@ -169,9 +170,12 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
 def wide_tile(problem: Problem, lanes: int, registers: int) -> tuple[int, int]:
     """The same where A moves with the columns: more columns save no loads, steps that read the same vectors do.
 
-    Beside the accumulators, registers hold what a few steps read of A and of B.
+    Beside the accumulators, registers hold what a few steps read of A and of B. Few rows, as the taps of a window are,
+    take more columns: what a tile leaves out of each pixel is read from far away once more.
     """
-    vectors = 2 if registers >= 32 else 1
+    vectors, m = 2 if registers >= 32 else 1, known(problem.m, ANY)
+    if registers >= 32 and (most := min(WIDE_VECTORS, 3 * registers // 8 // max(1, m))) > vectors:
+        return even_share(ceildiv_int(known(problem.n, most * lanes), lanes), most), m
     columns = minimum(problem.n, vectors * lanes)
     return register_tile(problem.m, columns, lanes, registers - 2 * WIDE_STEPS * vectors)
 
