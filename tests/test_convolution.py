@@ -184,6 +184,18 @@ def test_long_sums_are_added_up_in_blocks(
         np.testing.assert_array_equal(one, wanted)
 
 
+def test_long_sums_of_a_named_batch(rng: np.random.Generator) -> None:
+    """Its images are the rows of tiles: as many as there are, in blocks."""
+    x, w = placeholder("x", ("n", 4, 5, 112)), placeholder("w", (3, 3, 112, 40))
+    y = F.conv2d(x, w, padding=1, layout="NHWC")
+    weights = rng.integers(-4, 5, w.shape).astype("float32")
+    with graphc.config(guard_memory=True, cache=False):
+        f = graphc.function([x, w], y)
+    for n in (0, 1, 4, 7, 61):
+        images = rng.integers(-4, 5, (n, 4, 5, 112)).astype("float32")
+        np.testing.assert_array_equal(f(images, weights), evaluated([y], {x: images, w: weights})[0])
+
+
 def test_named_sizes(rng: np.random.Generator) -> None:
     """One function for every number and size of images."""
     x, w = placeholder("x", ("n", "h", "w", 3), "float32"), placeholder("w", (3, 3, 3, 4), "float32")

@@ -37,7 +37,7 @@ def test_updates_read_old_values_and_swap() -> None:
     assert a.value.tolist() == [10, 11, 12, 13] and b.value.tolist() == [0, 1, 2, 3]
     again = graphc.function([], [a, a * 2], updates={a: a + 1})()
     assert again[0].tolist() == [10, 11, 12, 13] and a.value[0] == 11
-    assert '1 kernel in 1 region: ' in repr(graphc.function([], a * 2))
+    assert "1 kernel in 1 region: " in repr(graphc.function([], a * 2))
     again[0][:] = 0  # a result is never a view of a parameter
     assert a.value[0] == 11
 
@@ -167,6 +167,7 @@ def test_a_number_of_threads_is_checked(threads: object) -> None:
 
 def test_a_digraph_has_the_kernels_and_what_flows_between_them() -> None:
     import networkx
+
     x, w = graphc.placeholder("x", ("n", 3)), graphc.parameter("w", f32(3, 2))
     step = graphc.function([x], (x @ w).sum(), updates={w: w * 0.5})
     kernels = step.digraph()

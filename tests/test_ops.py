@@ -323,9 +323,7 @@ def test_labels_are_the_reference(op: Op, sample: Sample, rng: np.random.Generat
 # gradients
 
 SMOOTH = [
-    case
-    for case in samples_of(object, dtype=float64)
-    if case.values[0].gradient is not None and case.values[1].smooth
+    case for case in samples_of(object, dtype=float64) if case.values[0].gradient is not None and case.values[1].smooth
 ]
 
 

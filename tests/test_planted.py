@@ -240,6 +240,7 @@ def test_an_update_in_place_too_early() -> None:
         return {v: p for v, p in targets.items() if v not in results and v.node in region_of and p.type == v.type}
 
     fault = replaced("graphc.loops.regions._in_place", always)
+
     def test() -> None:
         w = graphc.parameter("w", np.eye(3, dtype="float32"))
         after = w * 0.5

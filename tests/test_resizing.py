@@ -56,8 +56,9 @@ def test_special_values_stay_in_their_windows() -> None:
 def test_the_first_of_equal_maxima_has_the_gradient() -> None:
     x = placeholder("x", (1, 1, 3, 3), "float64")
     gradients = [graphc.grad(F.adaptive_max_pool2d(x, n).sum(), [x])[0] for n in (1, 2)]
-    for found in graphc.function([x], gradients)(np.ones((1, 1, 3, 3))), interpret.evaluate(
-        [g.ref for g in gradients], {x.ref: np.ones((1, 1, 3, 3))}
+    for found in (
+        graphc.function([x], gradients)(np.ones((1, 1, 3, 3))),
+        interpret.evaluate([g.ref for g in gradients], {x.ref: np.ones((1, 1, 3, 3))}),
     ):
         np.testing.assert_array_equal(found[0][0, 0], [[1, 0, 0], [0, 0, 0], [0, 0, 0]])
         np.testing.assert_array_equal(found[1][0, 0], [[1, 1, 0], [1, 1, 0], [0, 0, 0]])

@@ -105,9 +105,9 @@ def test_few_rows_of_wide_tiles_take_whole_pixels(taps: int, channels: int, want
 
 
 def test_a_loop_of_a_nest_is_cut_into_even_parts() -> None:
-    def schedule(k: int, *extents: Size, m: Size = 64) -> Schedule:
+    def schedule(k: int, *extents: Size, m: Size = 64, n: Size = 64) -> Schedule:
         outer = tuple(Outer(extent, 4096, 4096) for extent in extents)
-        return plan(Problem(float32, (), m, 64, k, Operand("a", 0, (), 64, 1), Operand("b", 0, (), 64, 1), outer), AVX2)
+        return plan(Problem(float32, (), m, n, k, Operand("a", 0, (), 64, 1), Operand("b", 0, (), 64, 1), outer), AVX2)
 
     lines = schedule(32, 8, 32)  # images of 32 lines, 32 pixels each
     assert (lines.split, lines.cut, lines.block, lines.blocks_first) == (1, 11, 352, True)
@@ -116,8 +116,10 @@ def test_a_loop_of_a_nest_is_cut_into_even_parts() -> None:
     assert (schedule(288, 3).cut, schedule(288, 4).cut, schedule(288, 4).split) == (0, 0, 1)
     deep = schedule(1536, 3)  # the innermost loop of a nest, too
     assert (deep.split, deep.cut, deep.block) == (1, 384, 384)
-    named = schedule(768, 3, m=Dim.symbol("m"))  # blocks come first only where it is known how many tiles there are
-    assert (named.blocked, named.block) == (False, 2304)
+    rows = schedule(768, 3, m=Dim.symbol("m"))
+    assert (rows.block, rows.blocks_first, rows.rows) == (768, True, 6)
+    cols = schedule(768, 3, n=Dim.symbol("n"))  # what a chunk adds up has to have a size
+    assert (cols.block, cols.blocked) == (2304, False)
 
 
 def test_what_a_chunk_adds_up_fits_its_room() -> None:

@@ -95,15 +95,21 @@ SHIFT = """%0: f32[2,1] = max(%x, axes=[1], keepdims=True)
 %10: f32[2,3] = subtract(%x, %9)
 %11: f32[2,3] = exp(%10)
 """
-SOFTMAX = SHIFT + """%12: f32[2,1] = sum(%11, axes=[1], keepdims=True)
+SOFTMAX = (
+    SHIFT
+    + """%12: f32[2,1] = sum(%11, axes=[1], keepdims=True)
 %13: f32[2,3] = broadcast_to(%12, shape=[2, 3])
 %14: f32[2,3] = divide(%11, %13)
 return %14"""
-LOG_SOFTMAX = SHIFT + """%12: f32[2,1] = sum(%11, axes=[1], keepdims=True)
+)
+LOG_SOFTMAX = (
+    SHIFT
+    + """%12: f32[2,1] = sum(%11, axes=[1], keepdims=True)
 %13: f32[2,1] = log(%12)
 %14: f32[2,3] = broadcast_to(%13, shape=[2, 3])
 %15: f32[2,3] = subtract(%10, %14)
 return %15"""
+)
 
 
 def test_softmax_and_its_log() -> None:
@@ -211,8 +217,8 @@ LEFT_ALONE: dict[str, Formula] = {
     "2 - sigmoid(x)": lambda x: 2 - ops.sigmoid(x),
     "sum over the other axis": lambda x: ops.exp(x) / ops.exp(x).sum(axis=1),
     "transposed sums": lambda x: ops.exp(x) / ops.broadcast_to(ops.exp(x).sum(axis=1).reshape(1, 4), (4, 4)),
-    "transposed by a reshape": lambda x: ops.exp(x) / ops.reshape(
-        ops.broadcast_to(ops.exp(x).sum(axis=1, keepdims=True), (4, 4, 1)), (4, 4)
+    "transposed by a reshape": lambda x: (
+        ops.exp(x) / ops.reshape(ops.broadcast_to(ops.exp(x).sum(axis=1, keepdims=True), (4, 4, 1)), (4, 4))
     ),
     "transposed, kept": lambda x: ops.exp(x) / ops.exp(x).sum(axis=1, keepdims=True).reshape(1, 4),
     "sum of another": lambda x: ops.exp(x) / ops.exp(2 * x).sum(axis=1, keepdims=True),
@@ -221,9 +227,10 @@ LEFT_ALONE: dict[str, Formula] = {
         ops.sum(ops.exp(x - ops.stop_gradient(ops.max(x, axis=1, keepdims=True))), axis=1)
     ),
     "graphc's logsumexp": lambda x: ops.logsumexp(x, axis=1),
-    "a cast between": lambda x: ops.log(1 + ops.exp(x).astype("float64")).astype("float32") + ops.log(
-        (1 - ops.sigmoid(x)).astype("float64")
-    ).astype("float32"),
+    "a cast between": lambda x: (
+        ops.log(1 + ops.exp(x).astype("float64")).astype("float32")
+        + ops.log((1 - ops.sigmoid(x)).astype("float64")).astype("float32")
+    ),
     "1 + a vector": lambda x: ops.log(constant(np.array([1, 1, 1, 2], "float32")) + x),
 }
 

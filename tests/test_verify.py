@@ -58,7 +58,7 @@ def test_a_wrong_type_is_found() -> None:
 def test_inputs_must_hold_all_sources() -> None:
     x, w = placeholder("x", (3,)), parameter("w", np.zeros(3, "float32"))
     text = broken(Graph((x.ref,), ((x + w).ref,)), "a parameter that is not among the inputs")
-    assert "at %w: f32[3] = parameter(name=\"w\", type=f32[3])" in text
+    assert 'at %w: f32[3] = parameter(name="w", type=f32[3])' in text
     broken(Graph((w.ref,), ((x + w).ref,)), "a placeholder that is not among the inputs")
     broken(Graph((x.ref, x.ref), (x.ref,)), "an input is listed twice")
     broken(Graph((ops.exp(x).ref,), (x.ref,)), "an input that is neither a placeholder nor a parameter")

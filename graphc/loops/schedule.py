@@ -33,6 +33,7 @@ EVEN = 4  # chunks at least, where there is work for as many: two threads get ab
 WIDE_VECTORS = 4  # of columns there at most
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
 ADDED_TILES = 48  # of a chunk at least that adds up blocks, where B is read again by each chunk
+NAMED_TILES = 6  # of a chunk that adds up blocks, where m is not known
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
@@ -111,9 +112,10 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
     rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b, cut > 0)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
-    if blocks_first := blocked and bool(problem.outer) and isinstance(tiles, int) and isinstance(panels, int):
+    if blocks_first := blocked and bool(problem.outer) and isinstance(panels, int):
         rows, cols, group = accumulated_shape(
-            target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize), tiles, panels, batches,
+            target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize),
+            known(tiles, NAMED_TILES), panels, batches,
             apart(problem),
         )  # fmt: skip
     if thin:
@@ -211,7 +213,7 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool) -> tuple[int, int, bool
     unroll = k if outer and 0 < k <= SHORT_K else 2 if k % 2 == 0 else 1
     limit = LONG_PACKED_K if pack_a else LONG_K
     if outer:
-        limit = LONG_NEST if isinstance(problem.m, int) and isinstance(problem.n, int) else 2 * limit
+        limit = LONG_NEST if isinstance(problem.n, int) else 2 * limit
     for split in range(len(outer) + 1):
         steps = product(loop.extent for loop in outer[split:]) * k
         if isinstance(steps, int) and (steps <= limit or split == deepest):
@@ -311,9 +313,10 @@ def accumulated_shape(room: int, tiles: int, panels: int, batches: Size, halves:
         least = ceildiv_int(ADDED_TILES, rows)
         cols = min(panels, max(1, room // (rows * least)))
         wanted = least if count == ANY else max(least, ceildiv_int(count, MOST_CHUNKS))
+        cols = even_share(panels, cols)
         return rows, cols, even_share(count, min(wanted, max(1, room // (rows * cols))))
     half = 2 if panels == 1 or halves else 1
-    group = min(ceildiv_int(count, half), max(1, room // rows))
+    group = even_share(count, min(ceildiv_int(count, half), max(1, room // rows)))
     return rows, min(panels if halves else ceildiv_int(panels, 2), max(1, room // (rows * group))), group
 
 
