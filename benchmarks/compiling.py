@@ -1,6 +1,7 @@
 """Compile times of the rows of `kernels.py`, without a cache: seconds from `graphc.function` to its native functions.
 
-What is timed is all of it, passes and loading too, divided by the number of native functions.
+What is timed is all of it, passes and loading too, divided by the number of native functions. `parts` says where the
+seconds of the whole row go: passes, lowering to loops, emitting LLVM IR, machine code (LLVM reads the IR and compiles).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class _Clock(Peers):
         super().__init__(1, [])
         self.seconds: list[float] = []
         self.functions = 0
+        self.parts: dict[str, float] = {}
 
     def compiled(self, *arguments: Any, **named: Any) -> graphc.Function:
         with graphc.config(cache=False):
@@ -31,8 +33,16 @@ class _Clock(Peers):
                 start = time.process_time()
                 function = super().compiled(*arguments, **named)
                 self.seconds.append(time.process_time() - start)
-        self.functions = len(function.kernels)
+        self.functions, self.parts = len(function.kernels), _parts(function)
         return function
+
+
+def _parts(function: graphc.Function) -> dict[str, float]:
+    """Seconds of the steps, as GRAPHC_LOG=compile tells them: each without the one inside of it, which it waits for."""
+    seconds = function._levels.observer.seconds
+    passes = seconds["lower/passes"]
+    parts = {"passes": passes, "lowering": seconds["lower"] - passes, "emitting": seconds["emit"]}
+    return parts | {"machine code": seconds["machine code"]}
 
 
 def compile_record(row: Row) -> Record:
@@ -40,4 +50,5 @@ def compile_record(row: Row) -> Record:
     clock = _Clock()
     row.build(clock)
     seconds = statistics.median(clock.seconds[:REPEATS]) / max(1, clock.functions)
-    return {"name": row.name, "group": row.group, "seconds": seconds, "functions": clock.functions, "slow": row.slow}
+    record = {"name": row.name, "group": row.group, "seconds": seconds, "functions": clock.functions, "slow": row.slow}
+    return record | {"parts": clock.parts}

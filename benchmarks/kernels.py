@@ -19,6 +19,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def options() -> argparse.Namespace:
@@ -108,7 +109,9 @@ def progress(record: dict[str, object]) -> str:
     from figures import Figures
 
     if record["kind"] == "compile":
-        return f"{record['name']}: {1e3 * float(str(record['seconds'])):.1f} ms a native function"
+        parts: Any = record["parts"]
+        told = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in parts.items())
+        return f"{record['name']}: {1e3 * float(str(record['seconds'])):.1f} ms a native function; of all: {told}"
     row = Figures(record)
     native = f", native {row.native_share.median:.0%}" if row.native_share else ""
     share = f", {row.fma_share.median:.0%} of the peak" if row.fma_share else ""
