@@ -25,7 +25,7 @@ def divide_late(graph: Graph) -> Graph:
             return None
         inner: Graph = node.attrs["graph"]
         shape = kernel_shape(inner)
-        moved = _moved(inner, shape) if isinstance(shape, BlocksShape) else inner
+        moved = _moved(inner, shape, _given_sums(inner, inputs)) if isinstance(shape, BlocksShape) else inner
         if moved is inner or not has_blocks_shape(moved):
             return None
         return make_node(node.op, inputs, {"graph": moved, "name": node.attrs["name"]}, origin_of(node)).outputs
@@ -33,7 +33,16 @@ def divide_late(graph: Graph) -> Graph:
     return graph.rewrite(visit)
 
 
-def _moved(inner: Graph, shape: BlocksShape) -> Graph:
+def _given_sums(inner: Graph, operands: Sequence[Value]) -> set[Value]:
+    """The operands of a kernel that are sums of exponentials which another kernel of blocks has made."""
+    found = set()
+    for placeholder, value in zip(inner.inputs, operands, strict=True):
+        if value.op.name == "kernel" and _is_sum_of(value.node.attrs["graph"].outputs[value.index], None, set()):
+            found.add(placeholder)
+    return found
+
+
+def _moved(inner: Graph, shape: BlocksShape, given: set[Value]) -> Graph:
     users = inner.users()
     found = {each.node: each for each in shape.products if each.kind == ROW_PRODUCT and _is_late(each, inner, users)}
 
@@ -45,7 +54,7 @@ def _moved(inner: Graph, shape: BlocksShape) -> Graph:
         if node.op.name == "sum" and inputs[0] in bare:
             return _sum_divided(node, *bare[inputs[0]])
         if shape.classes[Value(node)] == FULL:
-            _find_divisors(node, inputs, bare)
+            _find_divisors(node, inputs, bare, given)
         return None
 
     moved = inner.rewrite(visit)
@@ -53,8 +62,8 @@ def _moved(inner: Graph, shape: BlocksShape) -> Graph:
 
 
 def _find_divisors(
-    node: Node, inputs: tuple[Value, ...], bare: dict[Value, tuple[Value, tuple[Value, ...]]]
-) -> None:  # fmt: skip
+    node: Node, inputs: tuple[Value, ...], bare: dict[Value, tuple[Value, tuple[Value, ...]]], given: set[Value]
+) -> None:
     """Note what a product of matrices is without the sums of exponentials that its factors are divided by."""
     if node.op.name not in ("negative", "multiply", "divide"):
         return
@@ -62,7 +71,7 @@ def _find_divisors(
     divisors = tuple(d for _, some in parts for d in some)
     if node.op.name == "divide":
         (left, divisors), right = parts[0], inputs[1]
-        if right.op.name == "broadcast_to" and _is_sum_of(right, None):
+        if right.op.name == "broadcast_to" and _is_sum_of(right, None, given):
             bare[Value(make_node(node.op, inputs, node.attrs))] = left, (*divisors, right.node.inputs[0])
             return
         parts[1] = right, ()
@@ -81,10 +90,12 @@ def _sum_divided(node: Node, bare: Value, divisors: Sequence[Value]) -> Sequence
     return (result,)
 
 
-def _is_sum_of(value: Value, powers: Value | None) -> bool:
-    """Whether a value, in front of movement, is the sum of these exponentials (None: of any)."""
+def _is_sum_of(value: Value, powers: Value | None, given: set[Value]) -> bool:
+    """Whether a value, in front of movement, is the sum of these exponentials (None: of any), or one of `given`."""
     while isinstance(value.op.lowering, Movement):
         value = value.node.inputs[0]
+    if value in given:
+        return True
     if value.op.name != "sum" or value.node.inputs[0].op.name != "exp":
         return False
     return powers is None or value.node.inputs[0] == powers
@@ -100,7 +111,7 @@ def _is_late(each: Product, inner: Graph, users: dict[Value, list[Node]]) -> boo
     powers, sums = each.source.node.inputs
     width, columns = each.other.type.shape[-1 - each.side], each.other.type.shape[-2 + each.side]
     narrow = not isinstance(columns, int) or (isinstance(width, int) and width < columns)
-    return narrow and _is_sum_of(sums, powers)
+    return narrow and _is_sum_of(sums, powers, set())
 
 
 def _divided(each: Product, inputs: tuple[Value, ...], shape: BlocksShape) -> Sequence[Value] | None:

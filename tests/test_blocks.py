@@ -125,6 +125,10 @@ def test_forward_and_backward_with_a_loss_between_are_two_kernels() -> None:
     assert [v.type.shape for v in first.outputs if v.type.shape[-1] == 1] == [(600, 1)] * 2
     assert [v.type.shape for v in second.inputs].count((600, 1)) == 2
     assert not any(node.op.name == "max" for node in second.order())
+    (summed,) = (node.inputs[0] for node in second.order() if node.op.name == "sum")  # divided behind the sum
+    while summed.op.name in ("negative", "multiply"):
+        summed = next((v for v in summed.node.inputs if v.op.name != "exp"), summed.node.inputs[0])
+    assert summed.op.name == "matmul"
 
 
 def test_what_is_left_alone() -> None:
