@@ -9,6 +9,7 @@ import pytest
 from graphc.llvm.emit import emit
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
+from graphc.loops.nest import Loop, arrange
 from graphc.loops.packing import packed_tile
 from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.schedule import Schedule, accumulated_shape, plan, register_tile, row_tiles
@@ -146,3 +147,22 @@ def test_columns_are_packed_where_vectors_in_them_cross_cache_lines() -> None:
     assert packs(256, 128, 128) and packs(512, 784, 256)  # arrays that begin within a cache line
     assert not packs(128, 256, 128) and not packs(512, 784, 64)
     assert not packs(Dim.symbol("m"), 128, 100) and not packs(512, Dim.symbol("k"), 128)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_few_rows_times_a_matrix_are_no_wide_tile(batch: int, rows: int, turned: bool) -> None:
+    """The matrix, which is either operand, is read as it lies, four vectors of it at a time, once for all rows."""
+    loops = [
+        Loop(("b",), batch, rows * 4096, 4096 * 4096, rows * 4096, True, True, True),
+        Loop(("m",), rows, 4096, 0, 4096, True, False, True),
+        Loop(("n",), 4096, 0, 1, 1, False, True, True),
+        Loop(("k",), 4096, 1, 4096, 0, True, True, False),
+    ]
+    loops = [loop.exchanged() for loop in loops] if turned else loops
+    problem = arrange(float32, loops, ("y", "x") if turned else ("x", "y"), (0, 0), AVX512, []).problem
+    assert not problem.wide_a and (problem.m, problem.n) == (rows, 4096)
+    assert (problem.a.buffer, problem.b) == ("x", Operand("y", 0, (4096 * 4096,) if batch > 1 else (), 4096, 1))
+    schedule = plan(problem, AVX512)
+    assert schedule.vectors == 4 and schedule.block == 16

@@ -192,7 +192,8 @@ def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | No
         wide += [col for col in rows if (col.b if turned else col.a) == 1]
         near = sorted([*rows, *(rows_b if turned else rows_a)], key=lambda loop: _far(loop.b if turned else loop.a))
         for row, col in itertools.product([*near, None], wide):
-            if row is not col and (worth := _worth_of_wide(row, col, lanes)) > best[0]:
+            one_row = row is None and col in rows  # times a matrix: a tile without rows, which reads it as it lies
+            if row is not col and not one_row and (worth := _worth_of_wide(row, col, lanes)) > best[0]:
                 best = (worth, row, col, turned)
     return best[1:]
 
