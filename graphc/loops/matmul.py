@@ -14,6 +14,7 @@ from graphc.loops.ir import BufferParam, LoopKernel, Prefetch
 from graphc.loops.kernel import Lowered
 from graphc.loops.nest import Arrangement, Loop, Reach, arrange
 from graphc.loops.prepack import Pack, prepacked
+from graphc.loops.schedule import GUESS, known
 from graphc.ops.lowering import Contraction, Movement
 from graphc.passes.domain import ContractionShape
 from graphc.target import Target
@@ -55,10 +56,11 @@ def lower_contraction(
     def ahead(h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
         here: dict[str, Size] = dict(zip(names, (*batch, row, col), strict=True))
         for (_, buffer), address in zip(outputs, addresses, strict=True):
-            _, place = h.lane_form(substitute(address, here))
-            h.emit(Prefetch(buffer, h.index(place).expr, True))
+            adjacent, place = h.lane_form(substitute(address, here))
+            if adjacent:
+                h.emit(Prefetch(buffer, h.index(place).expr, True))
 
-    asks = arranged.col is not None and _reads_as_much(graph, shape, target)
+    asks = arranged.col is not None and _outgrows_cache(graph, target)
     behind = [f"b{len(graph.inputs) + len(outputs) + i}" for i in range(2)]
     problem, packs = prepacked(arranged.problem, target, behind, shared)
     schedule = contract(builder, problem, epilogue, target, ahead if asks else None)
@@ -85,11 +87,10 @@ def packs_of(graph: Graph, shape: ContractionShape, target: Target) -> list[Pack
     return found
 
 
-def _reads_as_much(graph: Graph, shape: ContractionShape, target: Target) -> bool:
-    """Whether the epilogue reads arrays as large as the result that no cache holds: an update of parameters, say."""
-    read = {v for node in shape.epilogue for v in node.inputs if v in graph.inputs and v.type.shape == shape.full}
-    size = product(shape.full)
-    return bool(read) and isinstance(size, int) and size * shape.matmul.types[0].dtype.itemsize > target.l2_bytes // 2
+def _outgrows_cache(graph: Graph, target: Target) -> bool:
+    """Whether the kernel touches so much that its results are not in L2 any more when they are written again."""
+    sizes = {v: product(known(size, GUESS) for size in v.type.shape) for v in (*graph.inputs, *graph.outputs)}
+    return sum(known(size, 0) * v.type.dtype.itemsize for v, size in sizes.items()) > target.l2_bytes // 4
 
 
 def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) -> tuple[list[str], Arrangement]:
