@@ -29,7 +29,8 @@ from graphc.types import Size
 LANES = 16  # of the widest vectors
 COPIED = 0.6  # nanoseconds an element that is converted: 0.3 in the caches, 0.5 to 1 in memory
 ADDED = 0.018  # nanoseconds a multiply-add in full vectors
-SAVED = 0.002  # what is saved of them channels-last, even if lines fill their vectors
+SAVED, SAVED_WINDOWS = 0.002, 0.004  # what is saved of them channels-last, even if lines fill their vectors: windows
+SAVED_SUMS = 0.003  # and sums into them need no padded copy there, whose lines begin within cache lines
 STRIDED = 0.006  # and where the steps of a window leave out elements of a line, whose vectors are packed
 PACKED = 0.05  # by the rows of a sum into weights, which has all places of a line of the window for rows channels-last
 MANY = 1 << 17  # weights: packed columns of so many come from the outer caches,
@@ -224,7 +225,8 @@ def _gain(node: Node, product: Product) -> float:
     if sums:
         saved = _saved_of_sums(cast(list[int], channels), cast(list[int], windows))
     else:
-        saved = SAVED + ADDED * (_idle(-(-cast(int, line) // steps[-1])) - _idle(cast(int, channels[1])))
+        saved = SAVED_WINDOWS if any(size != 1 for size in windows) else SAVED
+        saved += ADDED * (_idle(-(-cast(int, line) // steps[-1])) - _idle(cast(int, channels[1])))
         saved = min(saved + (STRIDED if strided else 0.0), MOST_SAVED)
     weights = _count(node.types[0].shape if sums else node.inputs[1 - product.images[0]].type.shape)
     if weights > MANY:
@@ -234,7 +236,7 @@ def _gain(node: Node, product: Product) -> float:
 
 def _saved_of_sums(channels: Sequence[int], windows: Sequence[int]) -> float:
     """Of a multiply-add of a weight gradient: its rows are the fewer channels, or those of the window."""
-    return PACKED / max(min(channels), *windows, 1) if max(windows, default=1) > 1 else 0.0
+    return SAVED_SUMS + PACKED / max(min(channels), *windows) if max(windows, default=1) > 1 else 0.0
 
 
 def _idle(size: int) -> float:

@@ -124,8 +124,8 @@ def converted(images: tuple[int, ...], weights: tuple[int, ...], layout: str = "
     "directions, images, weights, how",
     [
         ("w", (32, 1, 28, 28), (32, 1, 3, 3), {}),  # three places of a line are rows
-        ("fx", (32, 32, 13, 13), (64, 32, 3, 3), {}),  # 11 and 13 of 16 lanes
-        ("", (32, 64, 32, 32), (64, 64, 3, 3), {"padding": 1}),
+        ("fwx", (32, 32, 13, 13), (64, 32, 3, 3), {}),  # 11 and 13 of 16 lanes
+        ("fwx", (32, 64, 32, 32), (64, 64, 3, 3), {"padding": 1}),
         ("", (32, 256, 14, 14), (256, 256, 1, 1), {}),
         ("fw", (32, 3, 112, 112), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
         ("fx", (32, 64, 56, 56), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
