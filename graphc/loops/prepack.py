@@ -71,7 +71,7 @@ def prepacked(
         schedule = plan(problem, target)
     if schedule.pack_b:
         packed, operand = _columns(problem, schedule, target, names[1 if rows else 0])
-        few = known(schedule.chunks, EVEN) < min(EVEN, wanted_chunks(problem, schedule.lanes)[0])
+        few = known(schedule.chunks, EVEN) < min(EVEN, wanted_chunks(problem, schedule.lanes)[0] // 2)
         if known(schedule.row_chunks, 0) > TWICE or few or shared(packed):
             found.append(packed)
             problem = replace(problem, b=operand, panels=True)

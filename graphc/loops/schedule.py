@@ -13,7 +13,7 @@ from graphc.loops.problem import Problem
 from graphc.target import Target
 from graphc.types import Size, ceildiv, minimum, product
 
-CHUNK_WORK = 1 << 16  # multiply-adds of one vector in a chunk that is worth handing out (about 10 us)
+CHUNK_WORK = 1 << 15  # multiply-adds of one vector in a chunk that is worth handing out (about 7 us)
 STARTED = 2.5  # instructions that start in a cycle, fitted to tiles of three shapes; the fewer loads, the better
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
