@@ -29,6 +29,7 @@ THIN_COLS = 2048
 WIDE_STEPS = 3  # of k side by side where A moves with the columns, as rows do that are windows
 CROSSED_ROWS = 96  # of A, for which B is packed where vectors in it cross cache lines
 MANY_ROWS = 256  # of A, for which B is packed where they may: packing costs 1 %, crossing 10 to 20
+ALL_ROWS = 1024  # of a chunk that packs columns of B; of more rows, B is packed once for chunks of 512
 EVEN = 4  # chunks at least, where there is work for as many: two threads get about the same of them
 WIDE_VECTORS = 4  # of columns there at most
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
@@ -285,7 +286,8 @@ def chunk_shape(
     wanted = ceildiv_int(wanted, max(1, batches))
     if pack_b:  # whoever shares columns packs them again (and rows, if A is packed too)
         side = min(m, 256 if pack_a else 512)
-        rows, cols = ceildiv_int(side, height), ceildiv_int(m * n // wanted, side * width)
+        rows = tile_count if m <= ALL_ROWS and not pack_a else ceildiv_int(side, height)
+        cols = ceildiv_int(m * n // wanted, side * width)
         cols = max(cols, PANELS_FOR_A if pack_a else 1)
     elif cut and known(problem.m, 0) > CUT_ROWS:  # the blocks of B are read again by each chunk of rows
         rows, cols = ceildiv_int(tile_count, ceildiv_int(m, CUT_ROWS)), panel_count
