@@ -76,6 +76,16 @@ def test_a_large_b_is_packed_for_fewer_rows_the_larger_it_is() -> None:
     assert packs(24, 512, 512) and not packs(16, 512, 512)  # all of L2
 
 
+def test_chunks_that_pack_columns_have_all_rows_up_to_a_limit() -> None:
+    def schedule(m: int, n: int = 1024, k: int = 1024) -> Schedule:
+        a, b = Operand("a", 0, (), k, 1), Operand("b", 0, (), n, 1)
+        return plan(Problem(float32, (), m, n, k, a, b), replace(AVX512, l2_bytes=1 << 21))
+
+    assert [schedule(m).row_chunks for m in (300, 512, 619, 1024)] == [1] * 4  # each column is packed once
+    assert schedule(1025).row_chunks == 2 and schedule(2048).row_chunks == 4
+    assert [schedule(512, n).cols for n in (512, 448, 960)] == [2, 1, 2]  # two panels, if there are chunks enough
+
+
 @pytest.mark.parametrize("together", [1, 8])
 def test_packed_rows_of_a_transposed_operand_lie_close_together(together: int) -> None:
     a, b = Operand("a", 0, (), 1, 1000), Operand("b", 0, (), 1000, 1)

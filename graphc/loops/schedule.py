@@ -286,9 +286,10 @@ def chunk_shape(
     wanted = ceildiv_int(wanted, max(1, batches))
     if pack_b:  # whoever shares columns packs them again (and rows, if A is packed too)
         side = min(m, 256 if pack_a else 512)
-        rows = tile_count if m <= ALL_ROWS and not pack_a else ceildiv_int(side, height)
+        rows = max(1, tile_count) if m <= ALL_ROWS and not pack_a else ceildiv_int(side, height)
         cols = ceildiv_int(m * n // wanted, side * width)
-        cols = max(cols, PANELS_FOR_A if pack_a else 1)
+        # what is read of A serves several panels from L1
+        cols = max(cols, PANELS_FOR_A if pack_a else min(2, panel_count // EVEN))
     elif cut and known(problem.m, 0) > CUT_ROWS:  # the blocks of B are read again by each chunk of rows
         rows, cols = ceildiv_int(tile_count, ceildiv_int(m, CUT_ROWS)), panel_count
     else:
