@@ -178,7 +178,7 @@ def test_symbolic_sizes(symbolic: str, ta: bool, tb: bool) -> None:
 @pytest.mark.parametrize("tb", [False, True])
 def test_blocks_of_k(symbolic: str, tb: bool) -> None:
     """Longer than a block: sums are handed over."""
-    case = Case(21, 35, 2500, tb=tb, symbolic=symbolic)
+    case = Case(21, 35, 4500, tb=tb, symbolic=symbolic)
     kernel = case.kernel()
     assert "partial" in str(kernel.body)
     run(case, Native(kernel))

@@ -72,9 +72,11 @@ def prepacked(
     if schedule.pack_b:
         packed, operand = _columns(problem, schedule, target, names[1 if rows else 0])
         few = known(schedule.chunks, EVEN) < min(EVEN, wanted_chunks(problem, schedule.lanes)[0] // 2)
-        if known(schedule.row_chunks, 0) > TWICE or few or shared(packed):
+        ahead = replace(problem, b=operand, panels=True)
+        more = few and known(plan(ahead, target).chunks, 0) > known(schedule.chunks, 0)
+        if known(schedule.row_chunks, 0) > TWICE or more or shared(packed):
             found.append(packed)
-            problem = replace(problem, b=operand, panels=True)
+            problem = ahead
     if rows is not None:
         found.insert(0, _rows(given, rows, plan(problem, target), target))
     return problem, found

@@ -16,7 +16,7 @@ from graphc.types import Size, ceildiv, minimum, product
 CHUNK_WORK = 1 << 15  # multiply-adds of one vector in a chunk that is worth handing out (about 7 us)
 STARTED = 2.5  # instructions that start in a cycle, fitted to tiles of three shapes; the fewer loads, the better
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
-LONG_K = 2048  # a longer k is cut into blocks: up to here A's rows and B's panel stream from L2 well enough
+LONG_K = 4096  # a longer k is cut into blocks: up to here a panel of B is half of L2, and A streams well enough
 LONG_NEST = 960  # the same of a nest of loops whose blocks run first (864 steps lose 4 % in blocks, 1024 gain 6 %)
 LONG_PACKED_K = 512  # the same where A is packed: its tile should stay in L1
 PACKED_ROWS = 48  # of a transposed A at a time: a few whole cache lines of each step of k
@@ -113,6 +113,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
     rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b, cut > 0)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
+    rows = even_share(tiles, rows) if isinstance(tiles, int) else rows
     if blocks_first := blocked and bool(problem.outer) and isinstance(panels, int):
         rows, cols, group = accumulated_shape(
             target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize),
@@ -214,7 +215,7 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool) -> tuple[int, int, bool
     unroll = k if outer and 0 < k <= SHORT_K else 2 if k % 2 == 0 else 1
     limit = LONG_PACKED_K if pack_a else LONG_K
     if outer:
-        limit = LONG_NEST if isinstance(problem.n, int) else 2 * limit
+        limit = LONG_NEST if isinstance(problem.n, int) else limit
     for split in range(len(outer) + 1):
         steps = product(loop.extent for loop in outer[split:]) * k
         if isinstance(steps, int) and (steps <= limit or split == deepest):
