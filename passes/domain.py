@@ -10,11 +10,11 @@ add a class here and its branch in `kernel_shape`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Union
 
 from graphc.errors import InternalError
-from graphc.graph import Graph, Node, Value
+from graphc.graph import Graph, Node, Value, topological_order
 from graphc.ops.lowering import (
     ArgReduction,
     Contraction,
@@ -83,12 +83,17 @@ class RowsShape:
 
 @dataclass(frozen=True)
 class ContractionShape:
-    """A matmul, the shape of its result (`full`) and the elementwise nodes behind it. Classes: full, view."""
+    """A matmul, the shape of its result (`full`) and the elementwise nodes behind it. Classes: full, view.
+
+    computed: operands of the matmul that are no views of memory, by position: the elementwise value of which the matmul
+    reads a view. It and what it is made of are read at any index and never stored, as views are.
+    """
 
     matmul: Node
     full: Shape
     classes: Mapping[Value, str]
     epilogue: tuple[Node, ...]
+    computed: Mapping[int, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -252,18 +257,32 @@ def _alone(graph: Graph, nodes: list[Node], kind: type) -> tuple[Node, Shape, di
 
 
 def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:
-    views = views_of(nodes)
+    views = dict.fromkeys(views_of(nodes), VIEW)
+    (matmul,) = (node for node in nodes if isinstance(node.op.lowering, Contraction))
+    computed: dict[int, Value] = {}
+    before: set[Node] = set()
+    for position, operand in enumerate(matmul.inputs):
+        if operand not in views:
+            computed[position] = _below_movement(operand)
+            before |= set(topological_order([operand.node]))
+    for node in before:
+        if not (node.op.name in SOURCES or is_indexed(node) or isinstance(node.op.lowering, (Elementwise, Movement))):
+            raise no_shape(graph, f"{node.op.name} {node.types[0]} feeds an operand of a matmul")
+    views |= {value: VIEW for node in before for value in node.outputs}
+    full = matmul.types[0].shape
     others = [node for node in nodes if Value(node) not in views]
-    matmuls = [node for node in others if isinstance(node.op.lowering, Contraction)]
-    epilogue = tuple(node for node in others if node is not matmuls[0])
-    full = matmuls[0].types[0].shape
-    if len(matmuls) != 1 or any(v not in views for v in matmuls[0].inputs):
-        raise no_shape(graph, "a contraction kernel has one matmul, of operands")
+    epilogue = tuple(node for node in others if node is not matmul)
     for node in epilogue:
         if not isinstance(node.op.lowering, Elementwise) or node.types[0].shape != full:
             raise no_shape(graph, f"{node.op.name} {node.types[0]} is no epilogue of {full}")
-    classes = dict.fromkeys(views, VIEW) | {Value(node): FULL for node in others}
-    return ContractionShape(matmuls[0], full, classes, epilogue)
+    classes = views | {Value(node): FULL for node in others}
+    return ContractionShape(matmul, full, classes, epilogue, computed)
+
+
+def _below_movement(value: Value) -> Value:
+    while isinstance(value.op.lowering, Movement):
+        value = value.node.inputs[0]
+    return value
 
 
 def no_shape(graph: Graph, why: str) -> InternalError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from graphc.graph import Graph
 from graphc.observe import Observer
 from graphc.passes.choose_layouts import choose_layouts
+from graphc.passes.compute_operands import compute_operands
 from graphc.passes.crop_products import crop_products
 from graphc.passes.divide_late import divide_late
 from graphc.passes.drop_marks import drop_marks
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("join_blocks", join_blocks, "a matrix between kernels that needs one block at a time need not be in memory"),
     Pass("divide_late", divide_late, "blocks of a softmax need not wait for its sums; results are shorter than rows"),
     Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
+    Pass("compute_operands", compute_operands, "what only a product reads is computed as it packs it, not stored"),
 )
 # fmt: on
 

@@ -24,7 +24,7 @@ from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
-from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
+from graphc.loops.packing import Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.row_tiles import Tiles, first_row, known_tiles, most_tiles, rows_of_chunk, share, unknown_tiles
 from graphc.loops.schedule import SHORT, Schedule, plan, turns
@@ -123,7 +123,7 @@ class _Emitter:
         if s.blocks_first:
             with self._blocks() as block:
                 if self._shares_b():
-                    self._pack_columns(block, self.problem.b.offset)
+                    self._pack_columns(block, self.problem.b.offset, ())
                 with self._matrices(chunk):
                     self._block(block)
             return
@@ -160,8 +160,8 @@ class _Emitter:
         behind = s.lanes - 1 if self.problem.outer[s.split :] or self.problem.clips else 0
         length = -(-(s.block + behind) // s.lanes) * s.lanes
         self.nest = self.problem.outer[s.split :]
-        extents = [loop.extent for loop in self.nest]
-        self.flat = [product(extents[i + 1 :]) * self.problem.k for i in range(len(extents))]  # steps, of one of each
+        inner = [product(loop.extent for loop in self.nest[i + 1 :]) for i in range(len(self.nest))]
+        self.flat = [count * self.problem.k for count in inner]  # steps, of one of each
         self.packed_rows, self.packed_size = packed_tile(s, length)
         self.b_panel, self.a_panel, self.partial = "", "", ""
         if s.pack_b:
@@ -169,7 +169,9 @@ class _Emitter:
             b.emit(Scratch(self.b_panel, dtype, s.cols * length * s.width))
         if s.pack_a:
             self.a_panel = b.fresh("packed_a")
-            b.emit(Scratch(self.a_panel, dtype, s.together * self.packed_size))
+            self.row_size = length + s.lanes  # of a copy; so not all rows are in the same sets of the cache
+            size = self.packed_rows * self.row_size if s.copy_a else s.together * self.packed_size
+            b.emit(Scratch(self.a_panel, dtype, size))
         if s.blocked:
             self.partial = b.fresh("partial")
             self.partial_size = (s.rows * (s.height + 1) + SHORT) * s.cols * s.width
@@ -231,17 +233,18 @@ class _Emitter:
         """One block of steps: pack B, then all tiles."""
         block = clipped(self.builder, self.problem, self.schedule, self.where, block)
         if self.schedule.pack_b and not self._shares_b():
-            self._pack_columns(block, self.b_base)
+            self._pack_columns(block, self.b_base, self.where)
         self._rows(block)
 
-    def _pack_columns(self, block: Block, begin: Size) -> None:
-        """Pack the chunk's panels of a B that begins at `begin`."""
+    def _pack_columns(self, block: Block, begin: Size, where: tuple[Size, ...]) -> None:
+        """Pack the chunk's panels of a B that begins at `begin`, for the batch element `where`."""
         s, operand = self.schedule, self.problem.b
         with self.builder.loop("panel", self.cols.start, self.cols.stop) as panel:
             col = panel * s.width
             base = begin + block.b + col * operand.col
             limit = s.width if s.masked == "none" else self.problem.n - col
-            source = Source(operand.buffer, self.problem.dtype, base, operand.row, operand.col, limit)
+            read = packing_read(operand, self.builder, col, block.begin, where)
+            source = Source(operand.buffer, self.problem.dtype, base, operand.row, operand.col, limit, read)
             at = (panel - self.cols.start) * self.panel_size
             self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
 
@@ -272,20 +275,24 @@ class _Emitter:
                     a = self._a_view(block, row, t)
                     self._tile_row(replace(block, segments=segments), a, row, span.height, None)
             return
-        tiles = known_tiles(b, s, self.rows) if s.rows_known else unknown_tiles(b, s, self.rows)
+        tiles = (known_tiles if s.rows_known else unknown_tiles)(b, s, self.rows)
         if s.together == 1 or not s.pack_a:
             with b.loop("tile", tiles.start, tiles.stop) as t:
                 row = opaque(b, "row", tiles.place(t))
+                if s.copy_a:  # the tile's rows, or what there is of them
+                    end = minimum(tiles.place(t + 1), self.problem.m if s.rows_known else self.rows.stop)
+                    read = packing_read(self.problem.a, b, row, block.begin, self.where)
+                    copy_rows(b, read, bind(b, "count", end - row), block.length, self.a_panel, self.row_size)
                 self._tile_rows(block, self._a_view(block, row, t), t, row, tiles)
             return
         with b.loop("group", tiles.start, tiles.stop, s.together) as first:
             count = bind(b, "count", minimum(s.together, tiles.stop - first))
             rows = Rows(lambda t: tiles.place(first + t), self.packed_rows, self.packed_size)
             operand = self.problem.a
+            read = packing_read(operand, b, 0, block.begin, self.where)
             base = self.a_base + block.a
-            source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m)
-            strides = [loop.a for loop in self.nest]
-            for place, at in self._runs(block, strides, operand.col, self.packed_rows):
+            source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m, read)
+            for place, at in self._runs(block, [loop.a for loop in self.nest], operand.col, self.packed_rows):
                 pack_rows(b, replace(source, base=base + place), block.length, self.a_panel, at, rows, count)
             with b.loop("tile", 0, count) as t:
                 row = opaque(b, "row", tiles.place(first + t))
@@ -303,10 +310,10 @@ class _Emitter:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
         operand, s = self.problem.a, self.schedule
         if self.problem.tiles:
-            place = (self.first_tile + tile) * operand.row
-            return View(operand.buffer, self.a_base + block.a + place, operand.col, 1)
-        base = self.a_base + block.a + row * operand.row
-        strides = [loop.a for loop in self.nest]
+            return View(operand.buffer, self.a_base + block.a + (self.first_tile + tile) * operand.row, operand.col, 1)
+        if s.copy_a:
+            return View(self.a_panel, 0, 1, self.row_size)
+        base, strides = self.a_base + block.a + row * operand.row, [loop.a for loop in self.nest]
         if not s.pack_a:
             return View(operand.buffer, base, operand.col, operand.row, tuple(strides), self.problem.wide_a)
         limit = self.problem.m - row

@@ -14,30 +14,26 @@ import numpy as np
 
 from graphc.bounds import bounds_of, divided
 from graphc.graph import Graph, Node, Value, origin_of
-from graphc.loops import columns
 from graphc.loops.evaluate import Checks
 from graphc.loops.kernel import Lowered
+from graphc.loops.lower_rows import lower_rows
 from graphc.loops.matmul import lower_contraction
 from graphc.loops.matrices import lower_matrices
-from graphc.loops.merge_axes import merge_axes
 from graphc.loops.packed import wanted_packs, with_packs
 from graphc.loops.prepack import Pack
 from graphc.loops.printer import print_kernel
 from graphc.loops.program import Buffer, Check, Program, Task
 from graphc.loops.regions import Schedule, schedule
-from graphc.loops.regroup import regroup, substituted
+from graphc.loops.regroup import substituted
 from graphc.loops.row_blocks import lower_blocks
-from graphc.loops.rows import RowsLowering
 from graphc.loops.scan import lower_scan
 from graphc.loops.scatter import lower_scatter
 from graphc.loops.sort import lower_sort
-from graphc.loops.transposes import TransposesLowering
 from graphc.ops.lowering import ScatterAdd
 from graphc.passes.blocks_shape import BlocksShape
 from graphc.passes.domain import (
     ContractionShape,
     MatricesShape,
-    RowsShape,
     ScanShape,
     ScatterShape,
     SortShape,
@@ -75,7 +71,7 @@ class _Lowering:
         self.kernels: dict[str, tuple[str, Lowered]] = {}  # text without the name -> (name, kernel)
         self.known: dict[tuple[str, str], _Known] = {}  # name and text of an inner graph -> its kernel
         self.operands_of: dict[Node, Mapping[Value, Value]] = {}  # kernel node -> inner placeholder -> outer value
-        self.packed: dict[tuple[Value, str], str] = {}  # operand, text of what packs it -> buffer
+        self.packed: dict[tuple[tuple[Value, ...], str], str] = {}  # operands, text of what packs it -> buffer
         self.ahead: dict[int, list[tuple[int, Task]]] = {}  # region -> what packs operands for it, and their regions
         self.wanted = wanted_packs(self.plan.order, lambda node: substituted(node.attrs["graph"], self.inside), target)
 
@@ -160,17 +156,19 @@ class _Lowering:
 
     def _pack(self, pack: Pack, node: Node, region: int) -> str:
         """The buffer in which a region finds an operand packed, by a task of its own or by that of a region before."""
-        operand = pack.operand(node)
-        key = operand, print_kernel(pack.kernel)
+        operands = pack.operands(node)
+        key = operands, print_kernel(pack.kernel)
         if key not in self.packed:
             name, _ = self._shared(Lowered(pack.kernel, ()), pack.kernel.name)
+            values = {**self.outside, **{n: substitute(size, self.outside) for n, size in pack.values.items()}}
             kind = TensorType(pack.dtype, (substitute(pack.size, self.outside),))
-            buffer = self._add(f"{self.names[operand]}.packed", "temp", kind, region, region)
+            sources = [self.names[operand] for operand in operands]
+            buffer = self._add(f"{sources[0] if sources else name}.{pack.state}", "temp", kind, region, region)
             self.packed[key] = buffer
-            sizes = tuple(substitute(Dim.symbol(size), self.outside) for size in pack.kernel.sizes)
-            chunks = substitute(pack.kernel.chunks, self.outside)
-            task = Task(name, (self.names[operand], buffer), sizes, chunks)
-            self.ahead.setdefault(region, []).append((self.plan.region_of.get(operand.node, -1), task))
+            sizes = tuple(substitute(Dim.symbol(size), values) for size in pack.kernel.sizes)
+            task = Task(name, (*sources, buffer), sizes, substitute(pack.kernel.chunks, values))
+            computed = max((self.plan.region_of.get(operand.node, -1) for operand in operands), default=-1)
+            self.ahead.setdefault(region, []).append((computed, task))
         buffer = self.packed[key]
         self.buffers[buffer] = replace(self.buffers[buffer], last=region)
         return buffer
@@ -182,7 +180,7 @@ class _Lowering:
         """
 
         def shared(pack: Pack) -> bool:
-            return bool(self.wanted) and self.wanted[pack.operand(node), print_kernel(pack.kernel)] > 1
+            return bool(self.wanted) and self.wanted[pack.operands(node), print_kernel(pack.kernel)] > 1
 
         key = (node.attrs["name"], canonical_text(inner))
         known = self.known.get(key)
@@ -218,20 +216,7 @@ class _Lowering:
             return lower_sort(name, inner, shape, self.target, self.checks), {}
         if isinstance(shape, MatricesShape):
             return lower_matrices(name, inner, shape, self.target, self.checks), {}
-        regrouped = regroup(inner, shape)
-        values: Mapping[str, Size] = {}
-        if regrouped is not None:
-            inner, values = regrouped
-        else:
-            inner = merge_axes(inner, shape)
-        again = kernel_shape(inner)
-        assert isinstance(again, RowsShape)
-        shape = again
-        transposing = TransposesLowering(name, inner, shape, self.target, self.checks)
-        if transposing.suits:
-            return transposing.run(), values
-        kind = columns.ColumnsLowering if columns.suits(shape, inner) else RowsLowering
-        return kind(name, inner, shape, self.target, self.checks).run(), values
+        return lower_rows(name, inner, shape, self.target, self.checks)
 
     def _shared(self, lowered: Lowered, stem: str) -> tuple[str, Lowered]:
         """The kernel under its final name: the one that exists already if it says the same."""

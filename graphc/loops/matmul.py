@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from graphc.errors import InternalError
-from graphc.graph import Graph, Node, Value
+from graphc.graph import Graph, Value
 from graphc.loops.builder import Builder, Ranges, Scalar, linear_address
 from graphc.loops.contraction import contract
 from graphc.loops.evaluate import Checks, Evaluator, Point
@@ -14,6 +14,8 @@ from graphc.loops.ir import BufferParam, LoopKernel, Prefetch
 from graphc.loops.kernel import Lowered
 from graphc.loops.nest import Arrangement, Loop, Reach, arrange
 from graphc.loops.prepack import Pack, prepacked
+from graphc.loops.prologue import BUFFER as COMPUTED
+from graphc.loops.prologue import with_prologues
 from graphc.loops.schedule import GUESS, known
 from graphc.ops.lowering import Contraction, Movement
 from graphc.passes.domain import ContractionShape
@@ -36,7 +38,7 @@ def lower_contraction(
     extents: dict[str, Size] = dict(zip(axes, shape.full, strict=True))
     evaluator = Evaluator(builder, graph, buffers, extents, checks)
     index = tuple(Dim.symbol(axis) for axis in axes)
-    labels, arranged = arranged_contraction(node, buffers, target)
+    labels, arranged = arranged_contraction(graph, shape, buffers, target)
     names = [f"@{n}" for n in range(len(arranged.batch) + 2)]  # batch, row and column of an element of C
     *batches, of_row, of_col = map(Dim.symbol, names)
     at = arranged.place(tuple(batches), of_row, of_col)
@@ -77,7 +79,7 @@ def packs_of(graph: Graph, shape: ContractionShape, target: Target) -> list[Pack
     """How operands of the contraction could be packed for others too, if they want the same."""
     found: list[Pack] = []
     buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
-    _, arranged = arranged_contraction(shape.matmul, buffers, target)
+    _, arranged = arranged_contraction(graph, shape, buffers, target)
 
     def note(pack: Pack) -> bool:
         found.append(pack)
@@ -93,8 +95,12 @@ def _outgrows_cache(graph: Graph, target: Target) -> bool:
     return sum(known(size, 0) * v.type.dtype.itemsize for v, size in sizes.items()) > target.l2_bytes // 4
 
 
-def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) -> tuple[list[str], Arrangement]:
+def arranged_contraction(
+    graph: Graph, shape: ContractionShape, buffers: dict[Value, str], target: Target
+) -> tuple[list[str], Arrangement]:
     """The labels of the result's axes, and the Problem that the node's labels and its operands' strides make."""
+    node = shape.matmul
+    buffers = buffers | {root: f"{COMPUTED}{position}" for position, root in shape.computed.items()}
     kind = node.op.lowering
     assert isinstance(kind, Contraction)
     types = tuple(v.type for v in node.inputs)
@@ -116,7 +122,12 @@ def arranged_contraction(node: Node, buffers: dict[Value, str], target: Target) 
         loops.append(Loop((label,), sizes[label], a, b, c, used[0], used[1], label in labels))
     (first, in_a, _, beyond), (second, in_b, _, more) = found
     reaches = [_reach(*each, labels) for each in (*beyond, *more)]
-    return labels, arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target, reaches)
+    arranged = arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target, reaches)
+    if not shape.computed:
+        return labels, arranged
+    roots = {n: (v, _index_of(node.inputs[n], of_operands[n], {v}, ranges)[1]) for n, v in shape.computed.items()}
+    names = {label: label_symbol(label) for label in order}
+    return labels, with_prologues(arranged, roots, graph, names, order[-1], target)
 
 
 def _reach(place: Size, extent: Size, labels: list[str]) -> Reach:
@@ -150,20 +161,7 @@ def strides_of(
     """(buffer, offset, stride of each label, places that it may not have and the extent of their axis) of a view of an
     operand: movement turned into strides.
     """
-    index: tuple[Size, ...] = tuple(
-        sum((Dim.symbol(label_symbol(label)) * factor for label, factor in axis), 0) for axis in axes
-    )
-    base = value
-    beyond: list[tuple[Size, Size]] = []
-    while base not in buffers:
-        node = base.node
-        if not isinstance(node.op.lowering, Movement):
-            raise InternalError(f"an operand of a contraction that is not in memory: {node!r}")
-        types = (node.inputs[0].type, node.types[0])
-        if node.op.lowering.inside is not None:
-            beyond += node.op.lowering.inside(ranges, types, node.attrs, index)
-        index = tuple(node.op.lowering.source(ranges, types, node.attrs, index))
-        base = node.inputs[0]
+    base, index, beyond = _index_of(value, axes, buffers, ranges)
     address = linear_address(index, base.type.shape)
     names = [label_symbol(label) for axis in axes for label, _ in axis]
     strides = {name: _stride(address, name) for name in names}
@@ -173,6 +171,28 @@ def strides_of(
     if symbols(offset) & set(names):
         raise InternalError(f"an operand of a contraction without strides: {value.type} at {address}")
     return buffers[base], offset, strides, beyond
+
+
+def _index_of(
+    value: Value, axes: list[list[tuple[str, int]]], bases: Container[Value], ranges: Ranges
+) -> tuple[Value, tuple[Size, ...], list[tuple[Size, Size]]]:
+    """The one of `bases` that an operand is a view of, where an element of the product reads it, and as `strides_of`
+    what it may not have.
+    """
+    index: tuple[Size, ...] = tuple(
+        sum((Dim.symbol(label_symbol(label)) * factor for label, factor in axis), 0) for axis in axes
+    )
+    beyond: list[tuple[Size, Size]] = []
+    while value not in bases:
+        node = value.node
+        if not isinstance(node.op.lowering, Movement):
+            raise InternalError(f"an operand of a contraction that is not in memory: {node!r}")
+        types = (node.inputs[0].type, node.types[0])
+        if node.op.lowering.inside is not None:
+            beyond += node.op.lowering.inside(ranges, types, node.attrs, index)
+        index = tuple(node.op.lowering.source(ranges, types, node.attrs, index))
+        value = node.inputs[0]
+    return value, index, beyond
 
 
 def _stride(address: Size, name: str) -> Size:

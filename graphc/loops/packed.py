@@ -20,21 +20,21 @@ from graphc.target import Target
 
 def wanted_packs(
     kernels: Sequence[Node], inside: Callable[[Node], Graph], target: Target
-) -> Counter[tuple[Value, str]]:
+) -> Counter[tuple[tuple[Value, ...], str]]:
     """How many contractions want an operand packed by a kernel of that text; of operands that several of them read.
 
     inside: the graph of a kernel node.
     """
     contractions = [node for node in kernels if _contracts(node.attrs["graph"])]
     readers = Counter(value for node in contractions for value in dict.fromkeys(node.inputs))
-    found: Counter[tuple[Value, str]] = Counter()
+    found: Counter[tuple[tuple[Value, ...], str]] = Counter()
     for node in contractions:
         if any(readers[value] > 1 for value in node.inputs):
             graph = inside(node)
             shape = kernel_shape(graph)
             if isinstance(shape, ContractionShape):  # kernels of blocks pack for themselves
                 for pack in packs_of(graph, shape, target):
-                    found[pack.operand(node), print_kernel(pack.kernel)] += 1
+                    found[pack.operands(node), print_kernel(pack.kernel)] += 1
     return found
 
 

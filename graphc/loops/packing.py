@@ -9,15 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Union
 
 from graphc.loops.blocks import bind
-from graphc.loops.builder import Builder, Scalar
+from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import Expr, Load, Op, Store, VType, const
+from graphc.loops.problem import Operand
 from graphc.loops.schedule import SHORT, Schedule, ceildiv_int
-from graphc.types import DType, Size, minimum
+from graphc.types import Dim, DType, Size, minimum
 
 STEPS = 8  # of k that tiles are packed for at a time
+COPIED = 4  # vectors of a lane that are computed at a time
 PART_BYTES = 16  # lanes move within parts of a register by one instruction, and so do whole parts
+
+
+# Computes the elements (step of k, lane) of an operand; one of the two moves with the lanes of the builder.
+Read = Callable[[Builder, Size, Size, Union[Scalar, None]], Scalar]
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Source:
     """The matrix part to pack: element (p, lane) is buffer[base + p * k_stride + lane * lane_stride].
 
     Lanes from `limit` on do not exist. They come out as zeros or as copies of the last one, and are not read.
+    read: computes the elements instead, those of an array for which the same would be true.
     """
 
     buffer: str
@@ -33,6 +41,30 @@ class Source:
     k_stride: Size
     lane_stride: Size
     limit: Size
+    read: Read | None = None
+
+    def vector(self, builder: Builder, p: Size, lane: Size, mask: Scalar | None) -> Expr:
+        """The elements (p, lane); one of the two moves with the lanes."""
+        if self.read is not None:
+            return builder.widened(self.read(builder, p, lane, mask), builder.lane_count).expr
+        _, place = builder.lane_form(self.base + p * self.k_stride + lane * self.lane_stride)
+        vtype = VType(self.dtype, builder.lane_count)
+        return Load(self.buffer, builder.index(place).expr, vtype, mask.expr if mask else None)
+
+
+def packing_read(
+    operand: Operand, builder: Builder, first: Size, begin: Size = 0, where: tuple[Size, ...] = (), alone: bool = False
+) -> Read | None:
+    """What computes the elements of a computed operand whose lanes count from `first`, the steps of k from `begin`.
+
+    where: the batch element. alone: in a kernel that has nothing but its sources, which are then b0, b1, ...
+    """
+    computed = operand.computed
+    if computed is None:
+        return None
+    buffers = [f"b{n}" for n in range(len(computed.sources))] if alone else computed.sources
+    read = computed.reader(buffers, builder)
+    return lambda h, p, lane, mask: read(h, where, first + lane, begin + p, mask)
 
 
 def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
@@ -93,10 +125,21 @@ def pack_rows(builder: Builder, source: Source, length: Size, panel: str, at: Si
             for n, step in enumerate(steps):
                 for first in range(0, rows.height, lanes):
                     mask = lane_mask(builder, row + first, source.limit)
-                    index = builder.index(source.base + step * source.k_stride + row + first)
-                    load = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)
+                    load = source.vector(builder, step, row + first + Dim.symbol(LANE), mask)
                     to = builder.index(at + t * rows.size + (p + n) * rows.height + first)
                     builder.emit(Store(panel, to.expr, load, inside))
+
+
+def copy_rows(builder: Builder, read: Read | None, count: Size, length: Size, panel: str, distance: Size) -> None:
+    """Compute `count` lanes, each with its steps of k side by side: element (p, lane) lands at p + lane * distance."""
+    assert read is not None
+    lanes, known = builder.lane_count, isinstance(length, int)
+    times = COPIED if known and length % (COPIED * lanes) == 0 else 1
+    with builder.loop("line", 0, count) as line, builder.loop("p", 0, length, times * lanes) as p:
+        mask = None if known and length % lanes == 0 else lane_mask(builder, p, length)
+        for step in [p + n * lanes for n in range(times)]:
+            value = builder.widened(read(builder, step + Dim.symbol(LANE), line, mask), lanes)
+            builder.emit(Store(panel, builder.index(step + line * distance).expr, value.expr))
 
 
 def _copy(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
@@ -104,8 +147,7 @@ def _copy(builder: Builder, source: Source, length: Size, panel: str, at: Size, 
     masks = [lane_mask(builder, g * lanes, source.limit) for g in range(groups)]
     with builder.loop("p", 0, length) as p:
         for g, mask in enumerate(masks):
-            index = builder.index(source.base + p * source.k_stride + g * lanes)
-            vector = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)
+            vector = source.vector(builder, p, g * lanes + Dim.symbol(LANE), mask)
             builder.emit(Store(panel, builder.index(at + p * (groups * lanes) + g * lanes).expr, vector))
 
 
@@ -118,8 +160,7 @@ def _transpose(builder: Builder, source: Source, length: Size, panel: str, at: S
         square = []
         for number in range(lanes):
             lane = g * lanes + number if exact else minimum(g * lanes + number, source.limit - 1)
-            index = builder.index(source.base + lane * source.lane_stride + p)
-            load = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)
+            load = source.vector(builder, p + Dim.symbol(LANE), lane, mask)
             square.append(builder.let(load, builder.depth, "x"))
         for row, vector in enumerate(transposed(builder, square)):
             index = builder.index(at + (p + row) * (groups * lanes) + g * lanes)
@@ -175,6 +216,10 @@ def pack_gathered(builder: Builder, source: Source, length: Size, panel: str, at
     with builder.loop("p", 0, length) as p:
         for g in range(groups):
             mask = lane_mask(builder, g * lanes, source.limit)
+            if source.read is not None:
+                vector = source.vector(builder, p, g * lanes + Dim.symbol(LANE), mask)
+                builder.emit(Store(panel, builder.index(at + p * (groups * lanes) + g * lanes).expr, vector))
+                continue
             first = builder.index(source.base + p * source.k_stride + g * lanes * source.lane_stride)
             index = builder.add(builder.mul(builder.symbols["lane"], stride), first)
             load = Load(source.buffer, index.expr, VType(source.dtype, lanes), mask.expr if mask else None)

@@ -2,12 +2,13 @@
 
 Without it every chunk packs what it needs into scratch, and chunks that share columns of B (or rows of A) pack them
 again. Enter at `prepacked`, which says what is worth it and gives the problem over the packed operands. A pack kernel
-reads buffer `b0` and writes `b1`; equal ones over the same operand become one task (`lower.py`).
+reads buffer `b0` (what computes an operand: `b0`, `b1`, ...) and writes the one behind; equal ones over the same
+operands become one task (`lower.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -15,7 +16,7 @@ from graphc.graph import Node, Value
 from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder
 from graphc.loops.ir import BufferParam, LoopKernel
-from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile
+from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Problem
 from graphc.loops.row_tiles import first_row, most_tiles, rows_of_chunk, unknown_tiles
 from graphc.loops.schedule import EVEN, Schedule, ceildiv_int, known, plan, turns, wanted_chunks
@@ -24,29 +25,39 @@ from graphc.types import Dim, DType, Size, ceildiv, minimum, symbols
 
 TWICE = 2  # packing columns twice, close to their use, is as fast as packing them once for all
 CHUNK = 1 << 16  # elements that a chunk of a pack kernel copies, about 20 us
-SOURCE, PACKED = "b0", "b1"
+CHEAP = 8  # simple instructions for an element that two chunks may each spend
+SOURCE = "b0"  # of an operand in memory
 
 
 @dataclass(frozen=True)
 class Pack:
-    """What packs an operand: `kernel` reads `source` (a buffer of the contraction) and fills `size` elements.
+    """What packs an operand: `kernel` reads `sources` (buffers of the contraction) and fills `size` elements.
 
-    Sizes that are names are those of the contraction.
+    Sizes that are names are those of the contraction, or what `values` says.
     """
 
-    source: str
-    generate: Callable[[], LoopKernel]
+    sources: tuple[str, ...]
+    generate: Callable[[], tuple[LoopKernel, Mapping[str, Size]]]
     dtype: DType
     size: Size
+    state: str  # of the operand behind it: packed, or computed
 
     @cached_property
-    def kernel(self) -> LoopKernel:
+    def _made(self) -> tuple[LoopKernel, Mapping[str, Size]]:
         """Made when it is looked at: most operands are not packed ahead, and squares of registers are long."""
         return self.generate()
 
-    def operand(self, node: Node) -> Value:
-        """What it packs for a kernel node, whose inputs are the buffers b0, b1, ..."""
-        return node.inputs[int(self.source[1:])]
+    @property
+    def kernel(self) -> LoopKernel:
+        return self._made[0]
+
+    @property
+    def values(self) -> Mapping[str, Size]:
+        return self._made[1]
+
+    def operands(self, node: Node) -> tuple[Value, ...]:
+        """What it reads for a kernel node, whose inputs are the buffers b0, b1, ..."""
+        return tuple(node.inputs[int(source[1:])] for source in self.sources)
 
 
 def prepacked(
@@ -56,30 +67,53 @@ def prepacked(
 
     A where chunks of several columns would each pack its rows; B where more than TWICE chunks would pack its columns,
     where chunks that pack their own columns would be too few, or where it is `shared`: another contraction packs it in
-    the same way. How many steps there are must be known.
+    the same way. How many steps there are must be known. A computed operand that is not packed so, and that chunks
+    would compute too often, is stored by a kernel of its own.
     """
     found: list[Pack] = []
     plain = not (problem.batch or problem.outer or problem.clips or problem.wide_a or turns(problem, target))
-    if not plain or not isinstance(problem.k, int):
-        return problem, found
     given, schedule = problem, plan(problem, target)
     rows = None
-    if schedule.pack_a and schedule.together > 1 and schedule.col_chunks != 1:
+    if plain and isinstance(problem.k, int) and schedule.pack_a and schedule.together > 1 and schedule.col_chunks != 1:
         rows = schedule
         height, size = packed_tile(schedule, problem.k)
         problem = replace(problem, a=Operand(names[0], 0, (), size, height), tiles=True)
-        schedule = plan(problem, target)
-    if schedule.pack_b:
-        packed, operand = _columns(problem, schedule, target, names[1 if rows else 0])
+    schedule, ahead = plan(problem, target), names[1 if rows else 0]
+    if plain and isinstance(problem.k, int) and schedule.pack_b:
+        packed, operand = _columns(problem, schedule, target, ahead)
+        often = _too_often(problem.b, problem, True, schedule.row_chunks, target)
         few = known(schedule.chunks, EVEN) < min(EVEN, wanted_chunks(problem, schedule.lanes)[0] // 2)
-        ahead = replace(problem, b=operand, panels=True)
-        more = few and known(plan(ahead, target).chunks, 0) > known(schedule.chunks, 0)
-        if known(schedule.row_chunks, 0) > TWICE or more or shared(packed):
+        panelled = replace(problem, b=operand, panels=True)
+        more = few and known(plan(panelled, target).chunks, 0) > known(schedule.chunks, 0)
+        if often or known(schedule.row_chunks, 0) > TWICE or more or shared(packed):
             found.append(packed)
-            problem = ahead
+            problem = panelled
+    elif _too_often(problem.b, problem, schedule.pack_b, schedule.row_chunks, target):
+        found.append(_stored(problem.b, problem))
+        problem = replace(problem, b=replace(problem.b, buffer=ahead, computed=None))
+    schedule = plan(problem, target)
     if rows is not None:
-        found.insert(0, _rows(given, rows, plan(problem, target), target))
+        found.insert(0, _rows(given, rows, schedule, target))
+    elif _too_often(problem.a, problem, schedule.pack_a, schedule.col_chunks, target):
+        problem = replace(problem, a=replace(problem.a, buffer=names[len(found)], computed=None))
+        found.append(_stored(given.a, problem))
     return problem, found
+
+
+def _too_often(operand: Operand, problem: Problem, packed: bool, chunks: Size, target: Target) -> bool:
+    """Whether a computed operand is better computed once: chunks would do it again, or nothing packs it."""
+    if operand.computed is None:
+        return False
+    again = any(stride == 0 for stride in operand.batch)
+    most = TWICE if operand.computed.cost <= CHEAP else 1
+    return not packed or again or turns(problem, target) or known(chunks, TWICE + 1) > most
+
+
+def _stored(operand: Operand, problem: Problem) -> Pack:
+    """A computed operand as an array."""
+    assert operand.computed is not None
+    computed = operand.computed
+    return Pack(computed.sources, computed.stored, problem.dtype, computed.size, "computed")
 
 
 def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) -> tuple[Pack, Operand]:
@@ -89,18 +123,21 @@ def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) ->
     length = ceildiv_int(k, s.lanes) * s.lanes  # whole vectors are written
     panels, panel_size = s.panels, length * s.width
 
-    def generate() -> LoopKernel:
+    packed = f"b{len(_sources(b))}"
+
+    def generate() -> tuple[LoopKernel, Mapping[str, Size]]:
         builder = Builder(target.lanes(problem.dtype.itemsize))
         each = max(1, CHUNK // panel_size)
         first = Dim.symbol("chunk") * each
         with builder.loop("panel", first, minimum(first + each, panels)) as panel:
             col = panel * s.width
             limit = s.width if s.masked == "none" else problem.n - col
-            source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit)
-            pack(builder, source, k, PACKED, panel * panel_size, s.vectors)
-        return _kernel("pack_columns", builder, problem.dtype, ceildiv(panels, each))
+            read = packing_read(b, builder, col, alone=True)
+            source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit, read)
+            pack(builder, source, k, packed, panel * panel_size, s.vectors)
+        return _kernel("pack_columns", builder, b, problem.dtype, ceildiv(panels, each)), {}
 
-    return Pack(b.buffer, generate, problem.dtype, panels * panel_size), Operand(name, 0, (), s.width, length)
+    return _pack(b, generate, problem.dtype, panels * panel_size), Operand(name, 0, (), s.width, length)
 
 
 def _rows(problem: Problem, packs: Schedule, reads: Schedule, target: Target) -> Pack:
@@ -110,9 +147,11 @@ def _rows(problem: Problem, packs: Schedule, reads: Schedule, target: Target) ->
     height, size = packed_tile(s, k)
     tiles: Size = s.tiles if s.rows_known else reads.row_chunks * most_tiles(reads)
 
-    def generate() -> LoopKernel:
+    packed = f"b{len(_sources(a))}"
+
+    def generate() -> tuple[LoopKernel, Mapping[str, Size]]:
         builder = Builder(target.lanes(problem.dtype.itemsize))
-        source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m)
+        source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m, packing_read(a, builder, 0, alone=True))
         first: Size = Dim.symbol("chunk") * s.together
         place: Callable[[Size], Size] = partial(first_row, s)
         at, stop, chunks = first, tiles, ceildiv(tiles, s.together)
@@ -123,13 +162,25 @@ def _rows(problem: Problem, packs: Schedule, reads: Schedule, target: Target) ->
             found = unknown_tiles(builder, reads, rows_of_chunk(builder, reads, problem.m, of))
             at, stop, place, chunks = of * most_tiles(reads) + first, found.stop, found.place, reads.row_chunks * groups
         rows = Rows(lambda t: place(first + t), height, size)
-        pack_rows(builder, source, k, PACKED, at * size, rows, minimum(s.together, stop - first))
-        return _kernel("pack_rows", builder, problem.dtype, chunks)
+        pack_rows(builder, source, k, packed, at * size, rows, minimum(s.together, stop - first))
+        return _kernel("pack_rows", builder, a, problem.dtype, chunks), {}
 
-    return Pack(a.buffer, generate, problem.dtype, tiles * size)
+    return _pack(a, generate, problem.dtype, tiles * size)
 
 
-def _kernel(name: str, builder: Builder, dtype: DType, chunks: Size) -> LoopKernel:
-    params = (BufferParam(SOURCE, dtype, 1), BufferParam(PACKED, dtype, 1, writable=True))
+def _sources(operand: Operand) -> tuple[str, ...]:
+    return operand.computed.sources if operand.computed is not None else (operand.buffer,)
+
+
+def _pack(
+    operand: Operand, generate: Callable[[], tuple[LoopKernel, Mapping[str, Size]]], dtype: DType, size: Size
+) -> Pack:
+    return Pack(_sources(operand), generate, dtype, size, "packed")
+
+
+def _kernel(name: str, builder: Builder, operand: Operand, dtype: DType, chunks: Size) -> LoopKernel:
+    dtypes = operand.computed.dtypes if operand.computed is not None else (dtype,)
+    params = [BufferParam(f"b{n}", each, 1) for n, each in enumerate(dtypes)]
+    params.append(BufferParam(f"b{len(dtypes)}", dtype, 1, writable=True))
     sizes = tuple(sorted({*builder.sizes, *symbols(chunks)} - {"chunk"}))
-    return LoopKernel(name, params, sizes, tuple(builder.levels[0].statements), chunks)
+    return LoopKernel(name, tuple(params), sizes, tuple(builder.levels[0].statements), chunks)

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from graphc.loops.computed import Computed
 from graphc.types import DType, Size, ceildiv, maximum, minimum, product
 
 
 @dataclass(frozen=True)
 class Operand:
-    """Where element [batch, row, col] of a matrix lies: buffer[offset + batch . strides + row, col . strides]."""
+    """Where element [batch, row, col] of a matrix lies: buffer[offset + batch . strides + row, col . strides].
+
+    computed: what computes it instead, as an array of which the same would be true.
+    """
 
     buffer: str
     offset: Size
     batch: tuple[Size, ...]
     row: Size
     col: Size
+    computed: Computed | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.graph import RECOMPUTED, Graph, Node, Value
-from graphc.ops.lowering import Elementwise, Gather, ScatterAdd
+from graphc.graph import RECOMPUTED, Graph, Node, Value, topological_order
+from graphc.ops.lowering import Contraction, Elementwise, Gather, ScatterAdd
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,10 @@ def _reads_same_element(kernel: Node, parameter: Value) -> bool:
     inner: Graph = kernel.attrs["graph"]
     nodes = inner.order()
     operands = [p for p, v in zip(inner.inputs, kernel.inputs, strict=True) if v == parameter]
+    products = [node for node in nodes if isinstance(node.op.lowering, Contraction)]
+    before = set(topological_order(products))  # what they read, they read at other elements
     return all(
-        isinstance(node.op.lowering, Elementwise) and node.types[0].shape == parameter.type.shape
+        isinstance(node.op.lowering, Elementwise) and node.types[0].shape == parameter.type.shape and node not in before
         for node in nodes
         if any(operand in node.inputs for operand in operands)
     )

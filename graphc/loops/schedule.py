@@ -63,6 +63,7 @@ class Schedule:
     cut: int  # steps of the outermost loop inside of a block, where a block does not have all of them; else 0
     unroll: int
     pack_a: bool
+    copy_a: bool  # packed as it lies, row by row: a computed A whose steps lie side by side
     together: int  # tiles whose rows of A are packed at a time
     pack_b: bool
     panels: Size
@@ -98,11 +99,12 @@ def plan(problem: Problem, target: Target) -> Schedule:
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
-    pack_a = not problem.tiles and packs_a(problem, most, target)
+    copy_a = not problem.tiles and problem.a.computed is not None and problem.a.row != 1
+    pack_a = not problem.tiles and (copy_a or packs_a(problem, most, target))
     together = max(1, PACKED_ROWS // (height + 1)) if problem.a.row == 1 else 1
     thin = is_thin(problem, target)
     batches = product(problem.batch)
-    unroll, block, blocked, split, cut = k_blocks(problem, pack_a, thin)
+    unroll, block, blocked, split, cut = k_blocks(problem, pack_a and not copy_a, thin)
     steps = block if cut and not thin else problem.k
     pack_b = not problem.panels and packs_b(problem, most, steps, lanes, vectors * lanes, target)
     of_k = [clip for clip in problem.clips if clip.loop == len(problem.outer) and clip.batch is not None]
@@ -111,7 +113,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // (height + 1)) if blocked else ANY
-    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, pack_a, pack_b, cut > 0)
+    again = pack_a and not copy_a  # each chunk packs A
+    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, again, pack_b, cut > 0)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
     rows = even_share(tiles, rows) if isinstance(tiles, int) else rows
     if blocks_first := blocked and bool(problem.outer) and isinstance(panels, int):
@@ -129,7 +132,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
     return Schedule(
         lanes, vectors, height, tall, tiles, rows_known, masked, block, blocked, split, cut, unroll, pack_a,
-        together, pack_b, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
+        copy_a, together, pack_b, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
         blocks_first,
     )  # fmt: skip
 
@@ -237,7 +240,7 @@ def packs_b(problem: Problem, most: int, steps: Size, lanes: int, width: int, ta
     b, itemsize = problem.b, problem.dtype.itemsize
     if problem.n == 1 or b.col == 0:
         return False
-    if b.col != 1:
+    if b.col != 1 or (b.computed is not None and b.computed.narrow):
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
@@ -256,6 +259,8 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
     The rows of a matrix that is not transposed are streams that the hardware fetches well, whatever their distance.
     """
     a, itemsize = problem.a, problem.dtype.itemsize
+    if a.computed is not None and a.computed.narrow:
+        return True
     if problem.wide_a or problem.row_clip or (isinstance(problem.m, int) and problem.m <= SHORT):
         return False
     if not isinstance(a.row, int):

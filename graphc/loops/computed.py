@@ -1,0 +1,33 @@
+"""What a contraction knows of an operand that is no memory: how to read elements of it, and how to store it after all.
+
+`graphc.loops.prologue` makes them from the graph; `prepack.py`, `contraction.py` and `packing.py` read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, Union
+
+from graphc.loops.builder import Builder, Scalar
+from graphc.loops.ir import LoopKernel
+from graphc.types import DType, Size
+
+# What reads elements of a computed operand: `read(builder, batch, outer index, step of k, mask)`, where one of the two
+# moves with the lanes; the outer index is the row of A or the column of B.
+Reader = Callable[[Builder, tuple[Size, ...], Size, Size, Union[Scalar, None]], Scalar]
+
+
+class Computed(Protocol):
+    """An operand that is no memory: its elements are computed as they are packed (`graphc.loops.prologue`)."""
+
+    sources: tuple[str, ...]  # the buffers of the contraction that it reads
+    dtypes: tuple[DType, ...]
+    size: Size  # elements of the array
+    narrow: bool  # whether it reads fewer bytes than it has: a cast of a narrower array
+    cost: int  # of an element, in simple instructions
+
+    def reader(self, buffers: Sequence[str], builder: Builder) -> Reader:
+        """What reads elements in a kernel that has its sources as these buffers."""
+
+    def stored(self) -> tuple[LoopKernel, Mapping[str, Size]]:
+        """The kernel that stores it as an array, and what its size names stand for."""
