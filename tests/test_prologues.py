@@ -196,6 +196,6 @@ def test_every_level_shows_it(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_operand_that_is_not_packed_is_stored() -> None:
-    x, y, g = placeholders([(256, 128), (256, 200), (256, 200)])
+    x, y, g = placeholders([(256, 128), (256, 192), (256, 192)])  # whole cache lines, and less than half of L2
     function = graphc.function([x, y, g], x.T @ (y * g))
-    assert "y.computed" in function.ir("program") or "x1.computed" in function.ir("program")
+    assert "x1.computed" in function.ir("program")
