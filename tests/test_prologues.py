@@ -105,6 +105,14 @@ def test_narrow_operands_are_never_stored_wide(narrow: str, rows: int, rng: np.r
     assert "w.computed" not in function.ir("program") and "x1.computed" not in function.ir("program")
 
 
+def test_a_narrow_matrix_for_few_rows_streams_through_the_cache(rng: np.random.Generator) -> None:
+    """It is larger than L2 and read once: neither packed nor stored ahead."""
+    x, w = placeholders([(8, 1100), (1100, 3000)], ["float32", "float16"])
+    arrays = [rng.standard_normal(x.shape).astype("float32"), rng.standard_normal(w.shape).astype("float16")]
+    function = same_bits([x, w], [x @ w.astype("float32")], [arrays])
+    assert [[t.kernel.startswith("matmul") for t in r.tasks] for r in function.program.regions] == [[True]]
+
+
 def test_integers_wrap(rng: np.random.Generator) -> None:
     inputs = placeholders([(40, 30), (30, 50)], ["int32", "int32"])
     x, y = inputs

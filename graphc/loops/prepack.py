@@ -19,7 +19,7 @@ from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Problem
 from graphc.loops.row_tiles import first_row, most_tiles, rows_of_chunk, unknown_tiles
-from graphc.loops.schedule import EVEN, Schedule, ceildiv_int, known, plan, turns, wanted_chunks
+from graphc.loops.schedule import EVEN, Schedule, ceildiv_int, is_thin, known, plan, turns, wanted_chunks
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, minimum, symbols
 
@@ -83,6 +83,7 @@ def prepacked(
         packed, operand = _columns(problem, schedule, target, ahead)
         often = _too_often(problem.b, problem, True, schedule.row_chunks, target)
         few = known(schedule.chunks, EVEN) < min(EVEN, wanted_chunks(problem, schedule.lanes)[0] // 2)
+        few = few and not is_thin(problem, target)  # a narrow B is read once, as it lies, and made wide in the cache
         panelled = replace(problem, b=operand, panels=True)
         more = few and known(plan(panelled, target).chunks, 0) > known(schedule.chunks, 0)
         if often or known(schedule.row_chunks, 0) > TWICE or more or shared(packed):
