@@ -12,7 +12,7 @@ from graphc.graph import RECOMPUTED, Graph, Node, Origin, Value, inherit_origin,
 from graphc.observe import enabled, log
 from graphc.ops.lowering import Elementwise, Movement
 from graphc.ops.registry import OPS
-from graphc.passes.domain import SOURCES, ContractionShape, RowsShape, is_indexed, kernel_shape
+from graphc.passes.domain import SOURCES, ContractionShape, RowsShape, is_indexed, kernel_shape, views_of
 from graphc.types import Size, product
 
 MOST_LINES = 8  # source lines that a kernel's origin lists
@@ -50,6 +50,8 @@ def _is_producer(node: Node, shape: RowsShape) -> bool:
     inner: Graph = node.attrs["graph"]
     plain = not (shape.reductions or shape.totals or shape.columns) and len(node.outputs) == 1
     computed = plain and isinstance(inner.outputs[0].op.lowering, Elementwise)
+    if computed and inner.outputs[0] in views_of(inner.order()):
+        return False  # it follows from indices alone, which fusion stores for a contraction
     return computed and all(_is_simple(each) for each in inner.order())
 
 

@@ -143,6 +143,15 @@ def test_what_others_read_is_stored() -> None:
     assert not computing([x], [(x * x[:, :1])[:, 0] @ x])  # one row
 
 
+def test_what_follows_from_indices_alone_is_stored() -> None:
+    x = graphc.placeholder("x", (5, 5))
+    steps = graphc.minimum(graphc.arange(25).reshape(5, 5).astype("float32"), 7.0) * 0.5
+    assert not computing([x], [steps @ x])
+    with graphc.config(disable="fold_constants"):
+        found = graphc.function([x], [steps @ x])(np.eye(5, dtype=np.float32))[0]
+    np.testing.assert_array_equal(found, np.minimum(np.arange(25).reshape(5, 5), 7) * np.float32(0.5))
+
+
 def test_a_cheap_one_of_several_products_is_computed_by_each(rng: np.random.Generator) -> None:
     x, w, v = placeholders([(200, 30), (30, 40), (30, 50)], ["float16", "float32", "float32"])
     y = x.astype("float32")
