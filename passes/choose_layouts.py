@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from graphc.build import Tensor, apply
 from graphc.graph import Graph, Node, Value, make_node
@@ -25,6 +25,8 @@ from graphc.ops.movement import reshape, transpose
 from graphc.passes.domain import one_element
 from graphc.passes.windows import unspread
 from graphc.types import Size
+
+T = TypeVar("T")
 
 LANES = 16  # of the widest vectors
 COPIED = 0.6  # nanoseconds an element that is converted: 0.3 in the caches, 0.5 to 1 in memory
@@ -326,7 +328,7 @@ def _copied(x: Tensor, order: Sequence[int]) -> Tensor:
     return cast(Tensor, apply("concat", transpose(x, order), axis=0))
 
 
-def _ordered(items: Sequence, order: Sequence[int]) -> tuple:  # type: ignore[type-arg]
+def _ordered(items: Sequence[T], order: Sequence[int]) -> tuple[T, ...]:
     return tuple(items[k] for k in order)
 
 

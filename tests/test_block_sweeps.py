@@ -21,7 +21,7 @@ from graphc.passes.blocks_shape import blocks_shape
 from graphc.passes.pipeline import optimize
 from tests.block_forms import Form
 from tests.fusion_checks import frozen
-from tests.test_blocks import FORMS, agrees, attention, blocks
+from tests.test_blocks import FORMS, agrees, attention, blocks, check_bits_on_threads
 from tests.test_blocks import small as small
 
 Array = np.ndarray[Any, Any]
@@ -89,16 +89,7 @@ def test_infinities_and_nan_are_those_of_the_composition(seed: int) -> None:
 
 @pytest.mark.usefixtures("swept")
 def test_bits_do_not_depend_on_threads() -> None:
-    q, k, v, out = attention(400, 450, (3,))
-    slope = placeholder("slope", (3, 400, 64), "float32")
-    function = graphc.function([q, k, v, slope], [out, *graphc.vjp([out], [q, k, v], [slope])])
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(t.shape).astype("float32") for t in (q, k, v, slope)]
-    found = []
-    for threads in (1, 2, 3):
-        with graphc.config(num_threads=threads):
-            found.append([a.tobytes() for a in function(*arrays)])
-    assert found[0] == found[1] == found[2]
+    check_bits_on_threads()
 
 
 @pytest.mark.parametrize("columns", [8192, 20000, "columns"])
