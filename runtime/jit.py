@@ -110,8 +110,12 @@ def compile_assembly(ir: str, target: Target) -> str:
 
 @cache
 def _engine() -> Any:
-    """The one LLJIT of the process."""
-    return llvm.create_lljit_compiler(_machine(host_target()))
+    """The one LLJIT of the process.
+
+    With JITLink, which maps an object as one piece: the older loader maps its sections one by one, and LLVM aborts the
+    process where a process of many gigabytes has no room for the constants within 2 GiB of the code.
+    """
+    return llvm.create_lljit_compiler(_machine(host_target()), use_jit_link=True)
 
 
 class Library:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import timeit
 from typing import Any
@@ -307,3 +309,28 @@ def test_a_small_call_costs_little_more_than_one_of_numpy() -> None:
     ours = min(timeit.repeat(lambda: f(x), number=300, repeat=20))
     theirs = min(timeit.repeat(lambda: np.add(x, 1, out=y), number=300, repeat=20))
     assert ours < 12 * theirs  # about 2.5 where the native entry works: 1.2 us
+
+
+# One free page, and the next free memory 8 GiB away: a loader that maps code and constants one by one puts them there.
+_CROWDED = """
+import ctypes, numpy as np, graphc as gc
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+reserve = lambda size: libc.mmap(None, size, 0, 0x4022, -1, 0)  # PROT_NONE; PRIVATE, ANONYMOUS, NORESERVE
+x = gc.placeholder("x", (8,), "float32")
+with gc.config(cache=False):
+    gc.function([x], x + 1)  # the loader itself has what it needs
+    far, pages = reserve(1 << 33), []
+    while not pages or pages[-1] > far:
+        pages.append(reserve(4096))
+    libc.munmap(pages[-2], 4096)
+    print(gc.function([x], gc.exp(x) * 2)(np.zeros(8, np.float32)))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's mmap")
+def test_code_and_its_constants_stay_within_reach_of_each_other_in_a_crowded_process() -> None:
+    done = subprocess.run([sys.executable, "-c", _CROWDED], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "[2. 2. 2. 2. 2. 2. 2. 2.]\n"), done.stderr
