@@ -14,6 +14,7 @@ from graphc.target import Target
 from graphc.types import Size, ceildiv, minimum, product
 
 CHUNK_WORK = 1 << 15  # multiply-adds of one vector in a chunk that is worth handing out (about 7 us)
+READING = 8  # rows of A: for fewer, the time of a product is that of reading B (a vector from L2 takes as long as 8 steps)
 STARTED = 2.5  # instructions that start in a cycle, fitted to tiles of three shapes; the fewer loads, the better
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 4096  # a longer k is cut into blocks: up to here a panel of B is half of L2, and A streams well enough
@@ -271,7 +272,9 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
 
 def wanted_chunks(problem: Problem, lanes: int) -> tuple[int, int]:
     """(chunks of about CHUNK_WORK there should be, batch elements for that work). A size not known counts as GUESS."""
-    matrix = max(1, known(problem.m, GUESS) * known(problem.n, GUESS) * known(problem.steps, GUESS))
+    m, n, steps = known(problem.m, GUESS), known(problem.n, GUESS), known(problem.steps, GUESS)
+    # of few rows, reading B is the work
+    matrix = max(1, n * steps * max(m, READING))
     worth, batches = CHUNK_WORK * lanes, known(product(problem.batch), MOST_CHUNKS)
     return max(1, min(MOST_CHUNKS, batches * matrix // worth)), max(1, worth // matrix)
 
