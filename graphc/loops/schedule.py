@@ -14,7 +14,7 @@ from graphc.target import Target
 from graphc.types import Size, ceildiv, minimum, product
 
 CHUNK_WORK = 1 << 15  # multiply-adds of one vector in a chunk that is worth handing out (about 7 us)
-READING = 8  # rows of A: for fewer, the time of a product is that of reading B (a vector from L2 takes as long as 8 steps)
+READING = 8  # rows of A: for fewer, reading B is the work (a vector from L2 takes as long as 8 multiply-adds)
 STARTED = 2.5  # instructions that start in a cycle, fitted to tiles of three shapes; the fewer loads, the better
 MOST_CHUNKS = 16  # of one matrix, unless the caps below ask for more
 LONG_K = 4096  # a longer k is cut into blocks: up to here a panel of B is half of L2, and A streams well enough
