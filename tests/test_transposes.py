@@ -114,6 +114,40 @@ def test_an_index_out_of_range_is_found_where_rows_do_not_fill_squares(rng: np.r
     same(step(values, places), values[places.T - 3] + 1)
 
 
+@pytest.mark.parametrize("order", [(2, 3, 1, 0), (2, 3, 0, 1), (3, 1, 2, 0), (1, 2, 3, 0), (3, 2, 1, 0), (3, 2, 0, 1)])
+@pytest.mark.parametrize("shape", [(32, 24, 3, 3), (19, 35, 3, 3), (16, 5, 1, 7), (40, 0, 3, 3), ("o", "c", 3, 2)])
+def test_places_of_a_window_are_one_run_with_the_channels_around_them(
+    shape: tuple[Any, ...], order: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    """Alone, and with operands that are read as the result is, as one of its axes is, and in another order."""
+    known: Any = tuple({"o": 33, "c": 18}.get(size, size) for size in shape)
+    result, named = [tuple(s[i] for i in order) for s in (known, shape)]
+    x, y, z = placeholder("x", shape), placeholder("y", named), placeholder("z", (named[0], 1, 1, 1))
+    a, b, c = (draw(rng, s, "float32") for s in (known, result, (result[0], 1, 1, 1)))
+    copied, mixed = graphc.function([x, y, z], [x.transpose(*order), x.transpose(*order) * 2 + y - z])(a, b, c)
+    same(copied, np.ascontiguousarray(a.transpose(order)))
+    same(mixed, a.transpose(order) * np.float32(2) + b - c)
+
+
+def test_a_run_ends_where_memory_does(rng: np.random.Generator) -> None:
+    """Cut, padded and turned axes lie elsewhere than a whole one."""
+    x = placeholder("x", (32, 6, 4, 3))
+    a = draw(rng, (32, 6, 4, 3), "float32")
+    cut, turned = graphc.function([x], [x[:, :, :3, :2].transpose(2, 3, 1, 0), x[:, ::-1].transpose(1, 2, 3, 0)])(a)
+    same(cut, np.ascontiguousarray(a[:, :, :3, :2].transpose(2, 3, 1, 0)))
+    same(turned, np.ascontiguousarray(a[:, ::-1].transpose(1, 2, 3, 0)))
+
+
+@pytest.mark.parametrize("order", [(2, 3, 1, 0), (2, 3, 0, 1)])
+@pytest.mark.parametrize("name", ["avx512", "avx2"])
+def test_weights_of_windows_are_copied_in_squares(name: str, order: tuple[int, ...]) -> None:
+    x = placeholder("x", (64, 32, 3, 3))
+    graph = optimize(Graph((x.ref,), (apply("concat", x.transpose(*order), axis=0).ref,), (), "weights"))
+    (kernel,) = lower(graph, NAMED[name]).kernels.values()
+    text = compile_assembly(emit(kernel, NAMED[name]), NAMED[name])
+    assert "gather" not in text and "unpck" in text
+
+
 @pytest.mark.parametrize("name", ["avx512", "avx2"])
 @pytest.mark.parametrize("sizes", [(64, 96), (61, 83), ("n", "m")])
 def test_nothing_is_gathered(sizes: tuple[Any, Any], name: str) -> None:

@@ -6,7 +6,9 @@
             for each row: everything else of the kernel, stored along the last axis
 
 So both sides are read and written by whole vectors, and a block of rows is narrow enough that its pages and the lines
-that two squares share stay at hand. `suits` says which kernels come here; enter at `TransposesLowering.run`.
+that two squares share stay at hand. An axis that is no vector long, as the places of a window are, is one run with the
+axes around it that lie so in memory: the rows of a square are elements of the run, wherever they go.
+`suits` says which kernels come here; enter at `TransposesLowering.run`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from graphc.loops.cost import element_cost
 from graphc.loops.evaluate import Checks, Index, Point
 from graphc.loops.ir import Prefetch, Stmt
 from graphc.loops.kernel import GRAIN, KernelLowering, symbol_of
-from graphc.loops.lanes import below, child, named
+from graphc.loops.lanes import below, named
 from graphc.loops.packing import transposed
 from graphc.ops.lowering import Gather
 from graphc.passes.domain import FULL, RowsShape
@@ -30,6 +32,7 @@ AHEAD = 2  # vectors of a row between what is stored and what is asked for
 SQUARE = 12  # simple instructions for each vector of a square, beside the elements' own
 
 Read = tuple[Value, Index]
+Run = tuple[int, ...]  # axes, the outermost first, which are one in the memory of an operand
 
 
 class TransposesLowering(KernelLowering):
@@ -38,8 +41,9 @@ class TransposesLowering(KernelLowering):
     def __init__(self, name: str, graph: Graph, shape: RowsShape, target: Target, checks: Checks) -> None:
         super().__init__(name, graph, shape, target, checks, ())
         self.squares = self._squares() if self._plain() else {}
-        # the rows of a square lie along the axis that most operands have contiguous, the first one of those
-        self.row_axis = max(self.squares, key=lambda axis: len(self.squares[axis]), default=0)
+        # the rows of a square lie along the run that most operands have, the first one of those
+        self.run_axes = max(self.squares, key=lambda run: len(self.squares[run]), default=())
+        self.height = product(self.shape.full[axis] for axis in self.run_axes)
 
     @property
     def suits(self) -> bool:
@@ -53,12 +57,12 @@ class TransposesLowering(KernelLowering):
         gathers = any(isinstance(node.op.lowering, Gather) for node in self.graph.order())
         return alone and not gathers and self.h.lane_count > 1 and len(self.axes) > 1
 
-    def _squares(self) -> dict[int, list[Read]]:
-        """The operands that are contiguous along an axis but the last one, and move along the last one: by that axis.
+    def _squares(self) -> dict[Run, list[Read]]:
+        """The operands that are contiguous along a run without the last axis, and move along the last one: by the run.
 
-        Axes that do not fill half of the lanes have none.
+        Runs that do not fill half of the lanes have none.
         """
-        found: dict[int, list[Read]] = {}
+        found: dict[Run, list[Read]] = {}
         seen: set[Read] = set()
         stack = [(v, self.index_of(v)) for v in self.graph.outputs]
         lane = symbol_of(self.axes[-1])
@@ -72,19 +76,32 @@ class TransposesLowering(KernelLowering):
                 stack.extend(reversed(self.evaluator.needs(value, index)))
                 continue
             address = linear_address(index, value.type.shape)
-            if lane not in symbols(address) or _stride_is_one(address, lane):
+            if lane not in symbols(address) or _moves_by(address, lane, 1):
                 continue
             for axis in self.axes[:-1]:
-                size = self.shape.full[axis]
-                wide = not isinstance(size, int) or 2 * size >= self.h.lane_count
-                if wide and _stride_is_one(address, symbol_of(axis)):
-                    found.setdefault(axis, []).append(read)
+                if not _moves_by(address, symbol_of(axis), 1):
+                    continue
+                run = self._run(address, axis)
+                size = product(self.shape.full[each] for each in run)
+                if not isinstance(size, int) or 2 * size >= self.h.lane_count:
+                    found.setdefault(run, []).append(read)
         return found
+
+    def _run(self, address: Size, last: int) -> Run:
+        """The axis `last`, which lies side by side in memory, and those around it until they fill a vector."""
+        run: Run = (last,)
+        size = self.shape.full[last]
+        while isinstance(size, int) and 0 < size < self.h.lane_count:
+            around = [a for a in self.axes[:-1] if a not in run and _moves_by(address, symbol_of(a), size)]
+            if not around or not isinstance(self.shape.full[around[0]], int):
+                break
+            run, size = (around[0], *run), size * self.shape.full[around[0]]
+        return run
 
     def _loops(self) -> Size:
         h, lanes, chunk = self.h, self.h.lane_count, Dim.symbol("chunk")
-        height, width = self.shape.full[self.row_axis], self.shape.full[self.axes[-1]]
-        outer = [i for i in self.axes[:-1] if i != self.row_axis]
+        height, width = self.height, self.shape.full[self.axes[-1]]
+        outer = [i for i in self.axes[:-1] if i not in self.run_axes]
         blocks = ceildiv(height, BLOCK)
         units = product(self.shape.full[i] for i in outer) * blocks
         work = ceildiv(width, lanes) * (BLOCK * (element_cost(self.graph) + SQUARE))
@@ -111,58 +128,74 @@ class TransposesLowering(KernelLowering):
         """
         h, lanes = self.h, self.h.lane_count
         width = self.shape.full[self.axes[-1]]
-        exact = self.shape.full[self.row_axis] % lanes == 0, width % lanes == 0
+        exact = self.height % lanes == 0, width % lanes == 0
         masked = self.heavy and not all(exact)
         right: Size = 0 if masked else width if exact[1] else named(h, "right", width // lanes * lanes)
         bottom: Size = stop if exact[0] else named(h, "whole", start + (stop - start) // lanes * lanes)
         if right != 0:
             with h.loop("j", 0, right, lanes) as column:
-                with h.loop("r", start, bottom, lanes) as row:
-                    self._square(row, column, point, edge=False)
+                self._squares_of(start, bottom, column, point, edge=False)
                 if not exact[0]:
-                    with h.loop("r", bottom, stop, lanes) as row:
-                        self._square(row, column, point, edge=True)
+                    self._squares_of(bottom, stop, column, point, edge=True)
         if masked or not exact[1]:
-            with h.loop("j", right, width, lanes) as column, h.loop("r", start, stop, lanes) as row:
-                self._square(row, column, point, edge=True)
+            with h.loop("j", right, width, lanes) as column:
+                self._squares_of(start, stop, column, point, edge=True)
+
+    def _squares_of(self, start: Size, stop: Size, column: Size, point: Point, edge: bool) -> None:
+        """The squares of the rows from start to stop; without a loop where there is one or none."""
+        if isinstance(start, int) and isinstance(stop, int) and stop - start <= self.h.lane_count:
+            if start < stop:
+                self._square(start, column, point, edge)
+            return
+        with self.h.loop("r", start, stop, self.h.lane_count) as row:
+            self._square(row, column, point, edge)
+
+    def _places(self, element: Size) -> dict[str, Size]:
+        """Where an element of the run lies on each of its axes."""
+        places: dict[str, Size] = {}
+        rest = element
+        for axis in reversed(self.run_axes[1:]):
+            size = self.shape.full[axis]
+            whole = named(self.h, "whole", rest // size)
+            places[symbol_of(axis)], rest = rest - whole * size, whole
+        return {**places, symbol_of(self.run_axes[0]): rest}
+
+    def _in_memory(self, element: Size) -> dict[str, Size]:
+        """The same for reading the operands of the squares: they lie there as if the last axis were as long."""
+        return {**{symbol_of(axis): 0 for axis in self.run_axes}, symbol_of(self.run_axes[-1]): element}
 
     def _square(self, row: Size, column: Size, point: Point, edge: bool) -> None:
         """lanes x lanes elements from (row, column) on; at an `edge`, those that exist."""
         h, lanes = self.h, self.h.lane_count
-        along, across = symbol_of(self.row_axis), symbol_of(self.axes[-1])
-        height, width = self.shape.full[self.row_axis], self.shape.full[self.axes[-1]]
+        across, height, width = symbol_of(self.axes[-1]), self.height, self.shape.full[self.axes[-1]]
         inside = below(h, height - row) if edge else None
-        columns = [
-            child(
-                child(point, across, minimum(column + n, width - 1) if edge else column + n),
-                along,
-                row + Dim.symbol(LANE),
-                inside,
-            )
-            for n in range(lanes)
-        ]
+        along = self._in_memory(row + Dim.symbol(LANE))
+        ends = [minimum(column + n, width - 1) if edge else column + n for n in range(lanes)]
+        columns = [Point({**point.axes, **along, across: end}, inside, {}, point) for end in ends]
         mask = below(h, width - column) if edge else None
-        rows = [child(child(point, along, row + n), across, column + Dim.symbol(LANE), mask) for n in range(lanes)]
-        if mask is not None:
+        count = min(lanes, height - row) if isinstance(row, int) and isinstance(height, int) else lanes
+        places = [self._places(row + n) for n in range(count)]
+        rows = [Point({**point.axes, **p, across: column + Dim.symbol(LANE)}, mask, {}, point) for p in places]
+        if mask is not None and count == lanes:
             for n, p in enumerate(rows):
                 p.guard = h.lt(h.index(row + n), h.index(height))
                 p.mask = h.and_(mask, p.guard)
-        for read in self.squares[self.row_axis]:
+        for read in self.squares[self.run_axes]:
             vectors = transposed(h, [self.evaluator.at(*read, p) for p in columns])
-            self.evaluator.put(read, dict(zip(rows, vectors, strict=True)))
+            self.evaluator.put(read, dict(zip(rows, vectors[:count], strict=True)))
         for p in rows:
             self._store_all([(v, p) for v in self._results(FULL)])
         if not edge:
-            self._ask_ahead(row, column, point)
+            self._ask_ahead(row, places, column, point)
 
-    def _ask_ahead(self, row: Size, column: Size, point: Point) -> None:
+    def _ask_ahead(self, row: Size, places: list[dict[str, Size]], column: Size, point: Point) -> None:
         """The lines of the square in the next columns: each may be in a page of its own, which no machine guesses."""
-        along, across = symbol_of(self.row_axis), symbol_of(self.axes[-1])
-        for n in range(self.h.lane_count):
-            reader = child(child(point, across, column + self.h.lane_count + n), along, row)
-            for value, index in self.squares[self.row_axis]:
+        across = symbol_of(self.axes[-1])
+        for n, place in enumerate(places):
+            reader = Point({**point.axes, **self._in_memory(row), across: column + self.h.lane_count + n})
+            for value, index in self.squares[self.run_axes]:
                 self._ask(self.buffers[value], linear_address(index, value.type.shape), reader, write=False)
-            writer = child(child(point, along, row + n), across, column + AHEAD * self.h.lane_count)
+            writer = Point({**point.axes, **place, across: column + AHEAD * self.h.lane_count})
             for value in self._results(FULL):
                 for buffer in self._buffers_of(value):
                     self._ask(buffer, linear_address(self.index_of(value), value.type.shape), writer, write=True)
@@ -177,7 +210,7 @@ class TransposesLowering(KernelLowering):
         return ()
 
 
-def _stride_is_one(address: Size, symbol: str) -> bool:
-    """Whether the address moves by one element with the symbol, and in no other way."""
+def _moves_by(address: Size, symbol: str, stride: int) -> bool:
+    """Whether the address moves by so many elements with the symbol, and in no other way."""
     moves = [(m, factor) for m, factor in terms_of(address) if symbol in symbols(Dim.from_terms({m: factor}))]
-    return moves == [((symbol,), 1)]
+    return moves == [((symbol,), stride)]
