@@ -73,11 +73,10 @@ class Dim:
         if calls:
             terms = _multiplied(terms) if "floordiv" in calls else terms
             terms = _paired(terms) if calls != {"floordiv"} else terms
-        kept = sorted(((m, c) for m, c in terms.items() if c), key=_term_order)
-        if not kept:
-            return 0
-        if len(kept) == 1 and kept[0][0] == ():
-            return kept[0][1]
+        kept = [(m, c) for m, c in terms.items() if c]
+        kept.sort(key=lambda term: _monomial_order(term[0]))
+        if len(kept) < 2 and not (kept and kept[0][0]):
+            return kept[0][1] if kept else 0
         return Dim(tuple(kept), not calls)
 
     def __eq__(self, other: object) -> bool:
@@ -119,7 +118,7 @@ class Dim:
         total: dict[Monomial, int] = {}
         for m1, c1 in self.terms:
             for m2, c2 in terms_of(other):
-                key = _monomial(m1 + m2)
+                key = _monomial(m1 + m2) if m1 and m2 else m1 or m2
                 total[key] = total.get(key, 0) + c1 * c2
         return Dim.from_terms(total)
 
@@ -225,10 +224,6 @@ def _constant(size: Dim) -> int:
 
 def _monomial(atoms: Iterable[Atom]) -> Monomial:
     return tuple(sorted(atoms, key=str))
-
-
-def _term_order(term: tuple[Monomial, int]) -> tuple[int, str]:
-    return _monomial_order(term[0])
 
 
 @cache
@@ -360,17 +355,20 @@ def substitute(size: Size, values: Mapping[str, Size]) -> Size:
         return size
     total, plain = dict[Monomial, int](), size.plain
     for monomial, factor in size.terms:
-        product: Size = factor
-        for atom in monomial:
-            if isinstance(atom, Call):
-                a, b = (substitute(arg, values) for arg in atom.args)
-                product = product * (CALLS[atom.fn](a, b) if b != 0 or atom.fn != "floordiv" else 0)
-            else:
-                product = product * values.get(atom, Dim.symbol(atom))
-        plain = plain and (isinstance(product, int) or product.plain)
+        parts = [_value(atom, values) for atom in monomial]
+        product = parts[0] if len(parts) == 1 else math.prod(parts)
+        if isinstance(product, Dim) and not product.plain:
+            product, factor, plain = product * factor, 1, False
         for key, times in terms_of(product):
-            total[key] = total.get(key, 0) + times
+            total[key] = total.get(key, 0) + times * factor
     return Dim.from_terms(total, plain)
+
+
+def _value(atom: Atom, values: Mapping[str, Size]) -> Size:
+    if isinstance(atom, Call):
+        a, b = (substitute(arg, values) for arg in atom.args)
+        return CALLS[atom.fn](a, b) if b != 0 or atom.fn != "floordiv" else 0
+    return value if (value := values.get(atom)) is not None else Dim.symbol(atom)
 
 
 def evaluate(size: Size, values: Mapping[str, int]) -> int:
@@ -387,6 +385,8 @@ def symbols(size: Size) -> frozenset[str]:
     """All names in `size`."""
     if isinstance(size, int):
         return frozenset()
+    if size.plain:
+        return frozenset([atom for monomial, _ in size.terms for atom in monomial])  # type: ignore[misc]
     atoms = {atom for monomial, _ in size.terms for atom in monomial}
     inside = [symbols(arg) for atom in atoms if isinstance(atom, Call) for arg in atom.args]
     return frozenset(atom for atom in atoms if isinstance(atom, str)).union(*inside)

@@ -63,7 +63,8 @@ class _Emitter:
         self.arithmetic = Arithmetic(self.builder, target)
         self.memory = Memory(self.arithmetic)
         self.names: dict[str, Value] = {}
-        self.constants: dict[tuple[str, str, int], Value] = {}
+        self.constants: dict[tuple[int | str, str, int], Value] = {}
+        self.methods: dict[str, Callable[..., Value]] = {}  # of ops that only have operands: nearly all
         self.registers: dict[str, _Registers] = {}
         self.offsets, self.scratch = scratch_layout(kernel)
         self.scratch_pointer = ""
@@ -135,7 +136,8 @@ class _Emitter:
         return _EXPRESSIONS[type(expr)](self, expr)
 
     def _const(self, expr: ir.Const) -> Value:
-        key = (repr(expr.value), expr.vtype.dtype.name, expr.vtype.lanes)  # 0, 0.0, -0.0 and False are four constants
+        value = expr.value if type(expr.value) is int else repr(expr.value)  # 0, 0.0, -0.0 and False are four constants
+        key = (value, expr.vtype.dtype.name, expr.vtype.lanes)
         found = self.constants.get(key)
         if found is None:
             found = self.constants[key] = self.builder.constant(expr.value, expr.vtype.dtype, expr.vtype.lanes)
@@ -172,6 +174,8 @@ class _Emitter:
         if name == "lanes":
             return arithmetic.lanes(expr.vtype.dtype, expr.vtype.lanes)
         arguments = [self.value(a) for a in expr.args]
+        if name in self.methods:
+            return self.methods[name](*arguments)
         if name == "splat":
             return arithmetic.splat(arguments[0], expr.vtype.lanes)
         if name in ("cast", "bitcast"):
@@ -187,8 +191,8 @@ class _Emitter:
             return arithmetic.reduce(name[len("reduce_") :], arguments[0])
         if name in FUNCTIONS:
             return arithmetic.function(name, *arguments)
-        result: Value = getattr(arithmetic, name)(*arguments)
-        return result
+        self.methods[name] = method = getattr(arithmetic, name)
+        return method(*arguments)
 
     # -- statements
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from graphc.loops import ir
 
 CACHE_LINE = 64
+_SIMPLE = frozenset({ir.Let, ir.Assign, ir.Store, ir.Declare})  # nearly all statements
 
 
 def scratch_layout(kernel: ir.LoopKernel) -> tuple[dict[str, int], int]:
@@ -18,6 +19,8 @@ def scratch_layout(kernel: ir.LoopKernel) -> tuple[dict[str, int], int]:
 
     def walk(statements: Sequence[ir.Stmt]) -> None:
         for statement in statements:
+            if type(statement) in _SIMPLE:
+                continue
             if isinstance(statement, ir.Scratch):
                 needed = statement.size * statement.dtype.itemsize
                 sizes[statement.name] = max(needed, sizes.get(statement.name, 0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import cache
 
 import numpy as np
 
@@ -69,6 +70,7 @@ def memory_type_text(dtype: DType, lanes: int = 1) -> str:
     return element if lanes == 1 else f"<{lanes} x {element}>"
 
 
+@cache
 def mangled(type_: str) -> str:
     """The type as it stands in the name of an overloaded intrinsic: `v16f32`, `i64`, `p0`."""
     if type_.startswith("<"):

@@ -14,7 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.errors import InternalError
-from graphc.loops.ir import I64, Assign, Const, Declare, Expr, For, If, Let, Load, Op, Reg, Stmt, Store, Var, VType
+from graphc.loops.ir import (
+    I64,
+    Assign,
+    Const,
+    Declare,
+    Expr,
+    For,
+    If,
+    Let,
+    Load,
+    Op,
+    Reg,
+    Stmt,
+    Store,
+    Var,
+    VType,
+    record,
+)  # fmt: skip
 from graphc.loops.ranges import Ranges as Ranges
 from graphc.loops.ranges import clamped_below_zero
 from graphc.loops.ranges import linear_address as linear_address
@@ -23,7 +40,7 @@ from graphc.types import Call, Dim, DType, Size, bool_, int64, symbols, terms_of
 LANE = "lane"  # the symbol that stands for 0, 1, 2, ... across the lanes of a vector index
 
 
-@dataclass(frozen=True)
+@record
 class Scalar:
     """A computed value: its expression and the depth of the level that it is available from. May have lanes."""
 

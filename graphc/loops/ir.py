@@ -24,12 +24,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TypeVar, Union, dataclass_transform
 
 from graphc.types import DType, Size, bool_, int64
 
+_T = TypeVar("_T")
 
-@dataclass(frozen=True)
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[_T]) -> type[_T]:
+    """A frozen dataclass to mypy, at run time a plain one: a kernel has thousands, and constructors that check every
+    assignment would take a tenth of its compile time.
+    """
+    return dataclass(slots=True, unsafe_hash="__hash__" not in vars(cls))(cls)
+
+
+@record
 class VType:
     """A dtype and a number of lanes: `f32` for a scalar, `f32x16` for a vector."""
 
@@ -46,7 +56,7 @@ class VType:
 I64 = VType(int64)
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Const:
     """A constant; a vector of equal lanes if `vtype` has several. 0.0 and -0.0 are two constants, nan is one."""
 
@@ -65,7 +75,7 @@ class Const:
         return hash(self.value == self.value and self.value)
 
 
-@dataclass(frozen=True)
+@record
 class Var:
     """A Let, a loop variable (i64) or a size argument (i64)."""
 
@@ -76,7 +86,7 @@ class Var:
         return hash(self.name)
 
 
-@dataclass(frozen=True)
+@record
 class Reg:
     """One register of a Declare; indices are constants or the variables of unrolled loops."""
 
@@ -85,7 +95,7 @@ class Reg:
     vtype: VType
 
 
-@dataclass(frozen=True)
+@record
 class Load:
     """BUFFER[index ...]. A scalar index with a vector `vtype` reads consecutive elements, a vector index gathers."""
 
@@ -98,7 +108,7 @@ class Load:
         return hash((self.buffer, self.index))
 
 
-@dataclass(frozen=True)
+@record
 class Op:
     """`name(args)`. Names and meanings are those of `graphc.ops.lowering.Handler`, and on top of them
 
@@ -122,13 +132,13 @@ class Op:
 Expr = Union[Const, Var, Reg, Load, Op]
 
 
-@dataclass(frozen=True)
+@record
 class Let:
     var: Var
     value: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Declare:
     """Registers `name[shape]`, each with the value `init`. An empty shape is a single register."""
 
@@ -138,13 +148,13 @@ class Declare:
     init: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Assign:
     target: Reg
     value: Expr
 
 
-@dataclass(frozen=True)
+@record
 class Store:
     buffer: str
     index: Expr  # scalar: consecutive elements; vector: a scatter, lane by lane in lane order
@@ -152,7 +162,7 @@ class Store:
     mask: Expr | None = None
 
 
-@dataclass(frozen=True)
+@record
 class For:
     """`var` from `start` below `stop` by `step` (a positive constant). "unroll" needs constants and leaves no loop."""
 
@@ -165,7 +175,7 @@ class For:
     kind: str = "serial"
 
 
-@dataclass(frozen=True)
+@record
 class If:
     condition: Expr
     then: tuple[Stmt, ...]
@@ -173,7 +183,7 @@ class If:
     carry: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Scratch:
     """`size` elements of aligned memory private to the worker that runs the chunk (a constant number: no growth)."""
 
@@ -182,7 +192,7 @@ class Scratch:
     size: int
 
 
-@dataclass(frozen=True)
+@record
 class Fail:
     """Where `condition` holds, put (node, index) into the error word of the context, which keeps the lowest."""
 
@@ -191,14 +201,14 @@ class Fail:
     index: Expr  # i64: the flat position of the bad element
 
 
-@dataclass(frozen=True)
+@record
 class Prefetch:
     buffer: str
     index: Expr
     write: bool = False  # it will be stored to
 
 
-@dataclass(frozen=True)
+@record
 class Comment:
     text: str
 

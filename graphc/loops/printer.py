@@ -40,22 +40,30 @@ def print_block(statements: Sequence[ir.Stmt], indent: str = "") -> list[str]:
         return [indent + "pass"]
     lines: list[str] = []
     for statement in statements:
-        lines += print_statement(statement, indent)
+        simple = _LINES.get(type(statement))
+        if simple:
+            lines.append(indent + simple(statement))
+        else:
+            lines += _BLOCKS[type(statement)](statement, indent)
     return lines
 
 
 def print_statement(statement: ir.Stmt, indent: str = "") -> list[str]:
     """The lines of one statement, blocks inside it included."""
-    simple = _LINES.get(type(statement))
-    return [indent + simple(statement)] if simple else _BLOCKS[type(statement)](statement, indent)
+    return print_block([statement], indent)
 
 
 def print_expression(expr: ir.Expr) -> str:
     """The text of an expression."""
-    return expr.name if type(expr) is ir.Var else _expression(expr)[0]
+    kind = type(expr)  # the two most frequent ones first: every kernel that is compiled is printed, to be named
+    if kind is ir.Var or (kind is ir.Reg and not expr.index):
+        return expr.name
+    return _expression(expr)[0]
 
 
 def _wrap(expr: ir.Expr, level: int) -> str:
+    if type(expr) is ir.Var:
+        return expr.name
     text, binds = _expression(expr)
     return text if binds >= level else f"({text})"
 
@@ -101,7 +109,7 @@ def _constant(expr: ir.Const) -> str:
 
 
 def _indices(index: Sequence[ir.Expr]) -> str:
-    return "".join(f"[{print_expression(i)}]" for i in index)
+    return "".join([f"[{print_expression(i)}]" for i in index]) if index else ""
 
 
 def _where(mask: ir.Expr | None) -> str:
