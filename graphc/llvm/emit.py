@@ -191,8 +191,8 @@ class _Emitter:
             return arithmetic.reduce(name[len("reduce_") :], arguments[0])
         if name in FUNCTIONS:
             return arithmetic.function(name, *arguments)
-        self.methods[name] = method = getattr(arithmetic, name)
-        return method(*arguments)
+        self.methods[name] = getattr(arithmetic, name)
+        return self.methods[name](*arguments)
 
     # -- statements
 

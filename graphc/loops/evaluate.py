@@ -57,6 +57,8 @@ class Evaluator:
         self.ranges = Ranges(extents)
         self._placed = Ranges(builder.extents)
         self.checks = checks
+        self._sources: dict[tuple[Node, Index], Index] = {}  # asked for again at every point
+        self._conditions: dict[tuple[Node, Index], tuple[tuple[Size, Size], ...]] = {}
 
     def at(self, value: Value, index: Index, point: Point) -> Scalar:
         """`value[index]` at `point`, without recursion over the graph."""
@@ -101,7 +103,11 @@ class Evaluator:
         return []
 
     def _source(self, node: Node, lowering: Movement, index: Index) -> Index:
-        return tuple(lowering.source(self.ranges, (node.inputs[0].type, node.types[0]), node.attrs, index))
+        found = self._sources.get((node, index))
+        if found is None:
+            types = (node.inputs[0].type, node.types[0])
+            found = self._sources[node, index] = tuple(lowering.source(self.ranges, types, node.attrs, index))
+        return found
 
     def _compute(self, value: Value, index: Index, point: Point, operands: list[Scalar]) -> Scalar:
         node, h = value.node, self.builder
@@ -132,7 +138,10 @@ class Evaluator:
     def _placed_within(self, node: Node, index: Index, point: Point) -> Scalar:
         """The value of a Movement with `inside`: its operand where that holds, 0 elsewhere."""
         lowering, x = node.op.lowering, node.inputs[0]
-        pairs = lowering.inside(self.ranges, (x.type, node.types[0]), node.attrs, index)
+        pairs = self._conditions.get((node, index))
+        if pairs is None:
+            found = lowering.inside(self.ranges, (x.type, node.types[0]), node.attrs, index)
+            pairs = self._conditions[node, index] = tuple(found)
         inside, inner = self._within(pairs, point)
         value = self.at(x, self._source(node, lowering, index), inner)
         if inside is None or (inside.lanes <= value.lanes and self._is_loaded(x, inner)):  # what is left out is 0

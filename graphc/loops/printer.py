@@ -55,8 +55,7 @@ def print_statement(statement: ir.Stmt, indent: str = "") -> list[str]:
 
 def print_expression(expr: ir.Expr) -> str:
     """The text of an expression."""
-    kind = type(expr)  # the two most frequent ones first: every kernel that is compiled is printed, to be named
-    if kind is ir.Var or (kind is ir.Reg and not expr.index):
+    if type(expr) is ir.Var or (type(expr) is ir.Reg and not expr.index):  # most are; all kernels are printed
         return expr.name
     return _expression(expr)[0]
 
