@@ -263,7 +263,7 @@ def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:
     before: set[Node] = set()
     for position, operand in enumerate(matmul.inputs):
         if operand not in views:
-            computed[position] = _below_movement(operand)
+            computed[position] = below_movement(operand)
             before |= set(topological_order([operand.node]))
     for node in before:
         if not (node.op.name in SOURCES or is_indexed(node) or isinstance(node.op.lowering, (Elementwise, Movement))):
@@ -279,7 +279,8 @@ def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:
     return ContractionShape(matmul, full, classes, epilogue, computed)
 
 
-def _below_movement(value: Value) -> Value:
+def below_movement(value: Value) -> Value:
+    """What a value is a movement of."""
     while isinstance(value.op.lowering, Movement):
         value = value.node.inputs[0]
     return value

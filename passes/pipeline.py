@@ -23,6 +23,7 @@ from graphc.passes.simplify import simplify
 from graphc.passes.split_columns import split_columns
 from graphc.passes.split_strides import split_strides
 from graphc.passes.split_sums import split_sums
+from graphc.passes.take_moments import take_moments
 from graphc.passes.use_bounds import use_bounds
 from graphc.passes.widen import widen
 from graphc.stabilize import stabilize
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fuse", fuse, "memory is slow: what can stay in registers stays there", instead=separate),
     Pass("join_blocks", join_blocks, "a matrix between kernels that needs one block at a time need not be in memory"),
     Pass("divide_late", divide_late, "blocks of a softmax need not wait for its sums; results are shorter than rows"),
+    Pass("take_moments", take_moments, "a variance need not wait for its mean, so that memory is read once for both"),
     Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
     Pass("compute_operands", compute_operands, "what only a product reads is computed as it packs it, not stored"),
 )

@@ -40,7 +40,7 @@ class _Stages:
         self.node = node
         self.inner: Graph = node.attrs["graph"]
         shape = kernel_shape(self.inner)
-        self.several = isinstance(shape, RowsShape) and _reduces_columns(shape, self.inner)
+        self.several = isinstance(shape, RowsShape) and reduces_columns(shape, self.inner)
         if not isinstance(shape, RowsShape) or not self.several:
             return
         self.shape = shape
@@ -121,7 +121,7 @@ class _Stages:
         return [node for node in self.inner.order() if node in needed]
 
 
-def _reduces_columns(shape: RowsShape, inner: Graph) -> bool:
+def reduces_columns(shape: RowsShape, inner: Graph) -> bool:
     """Whether all axes but the last are reduced, by folds, and the kernel is not small."""
     axes = [axis for axis, size in enumerate(shape.full) if size != 1]
     if not shape.reductions or not axes[:-1] or axes[:-1] != [axis for axis in axes if axis in shape.reduced]:

@@ -27,7 +27,8 @@ from graphc.passes.domain import FULL, RowsShape
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, product
 
-TOGETHER = 8  # rows joined before they are added to a line: with 2 a plain sum takes 1.3 to 1.45 times as long
+# Rows joined before they are added to a line: with 2 a plain sum takes 1.3 to 1.45 times as long. 16 registers: half.
+TOGETHER = 8
 FEW = 64  # rows of which a known number this small is summed in registers, column by column
 WIDEST = 4096  # columns of a chunk: a line stays in the cache
 
@@ -57,12 +58,16 @@ class ColumnsLowering(KernelLowering):
         super().__init__(name, graph, shape, target, checks, shape.reductions)
         self.rows = product(shape.full[axis] for axis in self.reduced)
         self.columns = shape.full[self.axes[-1]]
-        self.together = 1 if self.heavy else TOGETHER
+        self.together = 1 if self.heavy else TOGETHER if target.vector_registers >= 32 else TOGETHER // 2
         self.width = min(self.columns, WIDEST) if isinstance(self.columns, int) else WIDEST
         share = self._share(ceildiv(self.columns, self.h.lane_count))
         self.share = ceildiv(share, self.together) * self.together
         self.lines = ceildiv(self.rows, self.share)
         self.sums = Lines(self.h, self.partials, shape.reductions)
+
+    def _inner(self) -> Sequence[Node]:
+        """What follows from the columns is computed once, in the finish."""
+        return [node for node in self.graph.order() if self.shape.classes[Value(node)] == FULL]
 
     def _loops(self) -> Size:
         h, chunk, blocks = self.h, Dim.symbol("chunk"), ceildiv(self.columns, self.width)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.graph import Graph
+from graphc.graph import Graph, Node
 from graphc.ops.lowering import Elementwise
 from graphc.types import DType, bool_
 
@@ -68,9 +68,9 @@ def body_cost(node: Any) -> int:
     return handler.cost
 
 
-def element_cost(graph: Graph) -> int:
-    """The cost of one element of everything in the graph, loads and stores of its operands and results included."""
-    return len(graph.inputs) + len(graph.outputs) + sum(body_cost(node) for node in graph.order())
+def element_cost(graph: Graph, inner: Iterable[Node]) -> int:
+    """The cost of one element of `inner`, nodes of the graph, loads and stores of operands and results included."""
+    return len(graph.inputs) + len(graph.outputs) + sum(body_cost(node) for node in inner)
 
 
 def operation_name(combine: Callable[..., Any], dtype: DType) -> str:

@@ -60,12 +60,18 @@ class KernelLowering(ABC):
         self.checks = checks
         first = len(graph.inputs) + len(graph.outputs)
         self.partials = {node: f"b{first + n}" for n, node in enumerate(partials)}
-        self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in graph.order())
+        inner = self._inner()
+        self.heavy = any(body_cost(node) >= TRANSCENDENTAL for node in inner)
+        self.cost = element_cost(graph, inner)
         # what one row after another reads
         again = {product(shape.full[first:]) for first in range(1, len(shape.full) + 1)}
         # buffers that need no asking (any more)
         self.prefetched = {*self.partials.values(), *(b for v, b in self.buffers.items() if v.type.size in again)}
         self.top = Point({symbol_of(i): 0 for i, size in enumerate(shape.full) if size == 1})
+
+    def _inner(self) -> Sequence[Node]:
+        """The nodes that are computed for each element, or often enough to count so."""
+        return self.graph.order()
 
     @abstractmethod
     def _loops(self) -> Size:
@@ -107,7 +113,7 @@ class KernelLowering(ABC):
 
     def _share(self, vectors: Size) -> Size:
         """How many pieces of so many vectors a chunk takes: enough to be worth handing over, at least one."""
-        work = vectors * element_cost(self.graph)
+        work = vectors * self.cost
         return ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
 
     def _range(self, chunk: Size, share: Size, stop: Size) -> tuple[Size, Size]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from graphc.errors import InternalError
 from graphc.graph import Graph, Value
 from graphc.loops.builder import LANE, linear_address
-from graphc.loops.cost import element_cost
 from graphc.loops.evaluate import Checks, Index, Point
 from graphc.loops.ir import Prefetch, Stmt
 from graphc.loops.kernel import GRAIN, KernelLowering, symbol_of
@@ -104,7 +103,7 @@ class TransposesLowering(KernelLowering):
         outer = [i for i in self.axes[:-1] if i not in self.run_axes]
         blocks = ceildiv(height, BLOCK)
         units = product(self.shape.full[i] for i in outer) * blocks
-        work = ceildiv(width, lanes) * (BLOCK * (element_cost(self.graph) + SQUARE))
+        work = ceildiv(width, lanes) * (BLOCK * (self.cost + SQUARE))
         share: Size = ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
         first = named(h, "first", chunk * share)
         with h.loop("i", first, named(h, "last", minimum(first + share, units))) as unit:
