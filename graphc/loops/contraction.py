@@ -20,14 +20,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from graphc.loops.blocks import bind, branch, opaque
+from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Outer, Problem
-from graphc.loops.row_tiles import Tiles, first_row, known_tiles, most_tiles, rows_of_chunk, share, unknown_tiles
-from graphc.loops.schedule import SHORT, Schedule, plan, turns
+from graphc.loops.row_tiles import Band, band, first_row, share, tiles_of_chunk
+from graphc.loops.schedule import Schedule, plan, turns
 from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, emit_tile, epilogue_length
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, maximum, minimum, product
@@ -114,12 +114,7 @@ class _Emitter:
             col_chunk, chunk = self._digit(chunk, s.col_chunks)
         total: Size = s.panels
         self.cols = share(self.builder, col_chunk, s.cols, total)
-        self.first_tile: Size = 0  # of the chunk, in an A that lies packed
-        if s.rows_known:
-            self.rows = share(self.builder, row_chunk, s.rows, s.tiles)
-        else:
-            self.rows = rows_of_chunk(self.builder, s, self.problem.m, row_chunk)
-            self.first_tile = row_chunk * most_tiles(s)
+        self.rows = tiles_of_chunk(self.builder, s, row_chunk)
         if s.blocks_first:
             with self._blocks() as block:
                 if self._shares_b():
@@ -174,13 +169,13 @@ class _Emitter:
             b.emit(Scratch(self.a_panel, dtype, size))
         if s.blocked:
             self.partial = b.fresh("partial")
-            self.partial_size = (s.rows * (s.height + 1) + SHORT) * s.cols * s.width
+            self.partial_size = s.rows * s.height * s.cols * s.width
             b.emit(Scratch(self.partial, dtype, self.partial_size * (s.group if s.blocks_first else 1)))
         self.panel_size = length * s.width
         self.stage = ""
         if epilogue_length(b, self.epilogue, dtype, len(self.problem.batch)) > LONG_EPILOGUE:
             self.stage = b.fresh("stage")
-            b.emit(Scratch(self.stage, dtype, (s.height + 1) * s.width))
+            b.emit(Scratch(self.stage, dtype, s.height * s.width))
 
     def _digit(self, number: Size, base: Size) -> tuple[Size, Size]:
         """(number mod base, number // base)."""
@@ -273,44 +268,40 @@ class _Emitter:
                     row = opaque(b, "row", first_row(s, t))
                     segments = span.segments and replace(span.segments, here=block.here)
                     a = self._a_view(block, row, t)
-                    self._tile_row(replace(block, segments=segments), a, row, span.height, None)
+                    self._tile_row(replace(block, segments=segments), a, Band(t, row, span.height))
             return
-        tiles = (known_tiles if s.rows_known else unknown_tiles)(b, s, self.rows)
+        m, tiles = self.problem.m, self.rows
         if s.together == 1 or not s.pack_a:
             with b.loop("tile", tiles.start, tiles.stop) as t:
-                row = opaque(b, "row", tiles.place(t))
+                row = opaque(b, "row", first_row(s, t))
+                rows = band(b, s, m, t, row)
                 if s.copy_a:  # the tile's rows, or what there is of them
-                    end = minimum(tiles.place(t + 1), self.problem.m if s.rows_known else self.rows.stop)
                     read = packing_read(self.problem.a, b, row, block.begin, self.where)
-                    copy_rows(b, read, bind(b, "count", end - row), block.length, self.a_panel, self.row_size)
-                self._tile_rows(block, self._a_view(block, row, t), t, row, tiles)
+                    count = bind(b, "count", rows.stop - row)
+                    copy_rows(b, read, count, block.length, self.a_panel, self.row_size)
+                self._tile_row(block, self._a_view(block, row, t), rows)
             return
         with b.loop("group", tiles.start, tiles.stop, s.together) as first:
             count = bind(b, "count", minimum(s.together, tiles.stop - first))
-            rows = Rows(lambda t: tiles.place(first + t), self.packed_rows, self.packed_size)
+            packed = Rows(lambda t: first_row(s, first + t), self.packed_rows, self.packed_size)
             operand = self.problem.a
             read = packing_read(operand, b, 0, block.begin, self.where)
             base = self.a_base + block.a
             source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m, read)
             for place, at in self._runs(block, [loop.a for loop in self.nest], operand.col, self.packed_rows):
-                pack_rows(b, replace(source, base=base + place), block.length, self.a_panel, at, rows, count)
+                pack_rows(b, replace(source, base=base + place), block.length, self.a_panel, at, packed, count)
             with b.loop("tile", 0, count) as t:
-                row = opaque(b, "row", tiles.place(first + t))
+                row = opaque(b, "row", first_row(s, first + t))
                 outer = tuple(steps * self.packed_rows for steps in self.flat)
-                a = View(self.a_panel, t * self.packed_size, self.packed_rows, 1, outer)
-                self._tile_rows(block, a, first + t, row, tiles)
-
-    def _tile_rows(self, block: Block, a: View, t: Size, row: Size, tiles: Tiles) -> None:
-        """One row of tiles, whichever height it has."""
-        conditions = [height.condition(t) for height in tiles.heights]
-        for height, condition in zip(tiles.heights, conditions, strict=True):
-            self._tile_row(block, a, row, height.rows, condition, height.limit)
+                a = View(self.a_panel, t * self.packed_size, self.packed_rows, 1, outer, padded=True)
+                self._tile_row(block, a, band(b, s, m, first + t, row))
 
     def _a_view(self, block: Block, row: Size, tile: Size) -> View:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
         operand, s = self.problem.a, self.schedule
         if self.problem.tiles:
-            return View(operand.buffer, self.a_base + block.a + (self.first_tile + tile) * operand.row, operand.col, 1)
+            place = self.a_base + block.a + tile * operand.row
+            return View(operand.buffer, place, operand.col, 1, padded=True)
         if s.copy_a:
             return View(self.a_panel, 0, 1, self.row_size)
         base, strides = self.a_base + block.a + row * operand.row, [loop.a for loop in self.nest]
@@ -319,27 +310,23 @@ class _Emitter:
         limit = self.problem.m - row
         source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
         self._pack(source, strides, block, self.a_panel, 0, self.packed_rows // s.lanes)
-        return View(self.a_panel, 0, self.packed_rows, 1, tuple(steps * self.packed_rows for steps in self.flat))
+        outer = tuple(steps * self.packed_rows for steps in self.flat)
+        return View(self.a_panel, 0, self.packed_rows, 1, outer, padded=True)
 
-    def _tile_row(
-        self, block: Block, a: View, row: Size, height: int, condition: Scalar | None, limit: Size | None = None
-    ) -> None:
-        """All panels of the chunk for one row of tiles, where `condition` holds. Rows from `limit` on do not exist."""
+    def _tile_row(self, block: Block, a: View, rows: Band) -> None:
+        """All panels of the chunk for one row of tiles."""
         b, s, cols = self.builder, self.schedule, self.cols
-        with branch(b, condition):
-            if s.masked != "last":
-                with b.loop("panel", cols.start, cols.stop) as panel:
-                    self._tile(block, a, row, height, panel, limit, s.masked == "all")
-                return
-            full = minimum(cols.stop, self.problem.n // s.width)
-            with b.loop("panel", cols.start, full) as panel:
-                self._tile(block, a, row, height, panel, limit, False)
-            with b.loop("panel", maximum(full, cols.start), cols.stop) as panel:
-                self._tile(block, a, row, height, panel, limit, True)
+        if s.masked != "last":
+            with b.loop("panel", cols.start, cols.stop) as panel:
+                self._tile(block, a, rows, panel, s.masked == "all")
+            return
+        full = minimum(cols.stop, self.problem.n // s.width)
+        with b.loop("panel", cols.start, full) as panel:
+            self._tile(block, a, rows, panel, False)
+        with b.loop("panel", maximum(full, cols.start), cols.stop) as panel:
+            self._tile(block, a, rows, panel, True)
 
-    def _tile(
-        self, block: Block, a: View, row: Size, height: int, panel: Size, limit: Size | None, masked: bool
-    ) -> None:
+    def _tile(self, block: Block, a: View, rows: Band, panel: Size, masked: bool) -> None:
         b, s, problem = self.builder, self.schedule, self.problem
         col = bind(b, "col", panel * s.width)
         base = self.b_base + block.b + col * problem.b.col
@@ -350,20 +337,18 @@ class _Emitter:
         if a.wide:
             a = replace(a, base=a.base + col)
         tile = Tile(
-            problem.dtype, height, s.vectors, a, view, row, col, self.where, limit,
+            problem.dtype, rows.height, s.vectors, a, view, rows.row, col, self.where, rows.limit,
             problem.n if masked else None, s.pack_b or problem.panels, self.stage, block.nest,
-            block.segments, self.ahead,
+            block.segments, self.ahead, rows.sure, rows.less,
         )  # fmt: skip
         partial = None
         if block.first is not None and block.last is not None:
-            origin = first_row(s, self.rows.start) if s.rows_known else self.rows.start
             stride = s.cols * s.width
-            place = (row - origin) * stride + col - self.cols.start * s.width
+            place = (rows.number - self.rows.start) * (s.height * stride) + col - self.cols.start * s.width
             if s.blocks_first:
                 place = place + self.element * self.partial_size
             partial = Partial(self.partial, place, stride, block.first, block.last)
-        unroll = s.unroll if limit is None else 1  # short tiles are few: keep their code short
-        emit_tile(b, tile, block.steps, unroll, partial, self.epilogue)
+        emit_tile(b, tile, block.steps, s.unroll, partial, self.epilogue)
 
 
 def _dot(index: Sequence[Size], strides: Sequence[Size]) -> Size:

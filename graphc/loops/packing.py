@@ -15,7 +15,7 @@ from graphc.loops.blocks import bind
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import Expr, Load, Op, Store, VType, const
 from graphc.loops.problem import Operand
-from graphc.loops.schedule import SHORT, Schedule, ceildiv_int
+from graphc.loops.schedule import Schedule, ceildiv_int
 from graphc.types import Dim, DType, Size, minimum
 
 STEPS = 8  # of k that tiles are packed for at a time
@@ -101,9 +101,7 @@ class Rows:
 def packed_tile(schedule: Schedule, length: int) -> tuple[int, int]:
     """(rows, elements) of a packed tile of A with `length` steps."""
     s = schedule
-    rows = max(s.height + 1, 0 if s.rows_known else SHORT)
-    if s.together == 1:
-        rows = ceildiv_int(rows, s.lanes) * s.lanes  # squares of registers are stored whole
+    rows = s.height if s.together > 1 else ceildiv_int(s.height, s.lanes) * s.lanes  # squares are stored whole
     return rows, (ceildiv_int((length + STEPS) * rows, s.lanes) + 1) * s.lanes
 
 

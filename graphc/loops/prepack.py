@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from graphc.graph import Node, Value
-from graphc.loops.blocks import bind
 from graphc.loops.builder import Builder
 from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Problem
-from graphc.loops.row_tiles import first_row, most_tiles, rows_of_chunk, unknown_tiles
+from graphc.loops.row_tiles import first_row
 from graphc.loops.schedule import EVEN, Schedule, ceildiv_int, is_thin, known, plan, turns, wanted_chunks
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, minimum, symbols
@@ -94,7 +93,7 @@ def prepacked(
         problem = replace(problem, b=replace(problem.b, buffer=ahead, computed=None))
     schedule = plan(problem, target)
     if rows is not None:
-        found.insert(0, _rows(given, rows, schedule, target))
+        found.insert(0, _rows(given, rows, target))
     elif _too_often(problem.a, problem, schedule.pack_a, schedule.col_chunks, target):
         problem = replace(problem, a=replace(problem.a, buffer=names[len(found)], computed=None))
         found.append(_stored(given.a, problem))
@@ -141,32 +140,23 @@ def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) ->
     return _pack(b, generate, problem.dtype, panels * panel_size), Operand(name, 0, (), s.width, length)
 
 
-def _rows(problem: Problem, packs: Schedule, reads: Schedule, target: Target) -> Pack:
-    """Tiles of A, one after the other: [tile, k, row]; as `packs` says, in the order in which `reads` reads them."""
-    s, k, a = packs, problem.k, problem.a
+def _rows(problem: Problem, schedule: Schedule, target: Target) -> Pack:
+    """Tiles of A, one after the other: [tile, k, row]."""
+    s, k, a = schedule, problem.k, problem.a
     assert isinstance(k, int)
     height, size = packed_tile(s, k)
-    tiles: Size = s.tiles if s.rows_known else reads.row_chunks * most_tiles(reads)
 
     packed = f"b{len(_sources(a))}"
 
     def generate() -> tuple[LoopKernel, Mapping[str, Size]]:
         builder = Builder(target.lanes(problem.dtype.itemsize))
         source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m, packing_read(a, builder, 0, alone=True))
-        first: Size = Dim.symbol("chunk") * s.together
-        place: Callable[[Size], Size] = partial(first_row, s)
-        at, stop, chunks = first, tiles, ceildiv(tiles, s.together)
-        if not s.rows_known:  # the tiles of each chunk of the product
-            groups = ceildiv_int(most_tiles(reads), s.together)
-            of = bind(builder, "of", Dim.symbol("chunk") // groups)
-            first = bind(builder, "first", (Dim.symbol("chunk") - of * groups) * s.together)
-            found = unknown_tiles(builder, reads, rows_of_chunk(builder, reads, problem.m, of))
-            at, stop, place, chunks = of * most_tiles(reads) + first, found.stop, found.place, reads.row_chunks * groups
-        rows = Rows(lambda t: place(first + t), height, size)
-        pack_rows(builder, source, k, packed, at * size, rows, minimum(s.together, stop - first))
-        return _kernel("pack_rows", builder, a, problem.dtype, chunks), {}
+        first = Dim.symbol("chunk") * s.together
+        rows = Rows(lambda t: first_row(s, first + t), height, size)
+        pack_rows(builder, source, k, packed, first * size, rows, minimum(s.together, s.tiles - first))
+        return _kernel("pack_rows", builder, a, problem.dtype, ceildiv(s.tiles, s.together)), {}
 
-    return _pack(a, generate, problem.dtype, tiles * size)
+    return _pack(a, generate, problem.dtype, s.tiles * size)
 
 
 def _sources(operand: Operand) -> tuple[str, ...]:

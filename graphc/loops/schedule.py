@@ -39,22 +39,24 @@ NAMED_TILES = 6  # of a chunk that adds up blocks, where m is not known
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
-MOST_UNKNOWN = 9  # rows of a tile where m is not known: lower tiles leave fewer rows over
-SHORT = 4  # the height of the last tiles where m is not known; their missing rows repeat the last one
+MOST_UNKNOWN = 9  # rows of a tile where m is not known: of lower tiles, fewer rows are missing at the end
+MISSING = 25  # a k loop of its own for tiles that lack a row, where that is one of so many rows or more of them
+FEW = 4  # rows, for which B is read once or twice
 
 
 @dataclass(frozen=True)
 class Schedule:
     """A plan for one Problem.
 
-    height: rows of a tile; the first tiles of a chunk have one more as long as rows are left over. rows_known: m is a
-    number, so that tiles of two heights cover it exactly; else tiles of SHORT rows finish a chunk.
+    height: rows of a tile. rows_known: m is a number, and the first `full` tiles have all rows, the others lack one;
+    else the last tile has what is left.
     """
 
     lanes: int
     vectors: int  # of columns in a tile
     height: int
-    tall: int  # how many tiles have height + 1 rows (rows_known only)
+    full: Size  # how many tiles have all rows (of an m that is not known: all, but for the last)
+    less: int  # tiles that have at most so many rows have a k loop for these; 0: there is one for all rows only
     tiles: Size  # of all rows
     rows_known: bool
     masked: str  # which panels need masks: "none", "all", or "last" (two copies of the tile)
@@ -69,7 +71,7 @@ class Schedule:
     pack_b: bool
     panels: Size
     row_chunks: Size
-    rows: int  # of a chunk, in tiles (of height + 1 rows, if m is not known)
+    rows: int  # of a chunk, in tiles
     col_chunks: Size
     cols: int  # of a chunk, in panels
     by_rows: bool  # whether chunks with neighbouring numbers share rows of A, else columns of B
@@ -95,14 +97,17 @@ def plan(problem: Problem, target: Target) -> Schedule:
     vectors, most = register_tile(problem.m, problem.n, lanes, registers)
     if problem.wide_a:
         vectors, most = wide_tile(problem, lanes, registers)
-    height, tall, tiles = row_tiles(problem.m, most)
+    height, full, tiles = row_tiles(problem.m, most)
+    less = height // 2
+    if isinstance(problem.m, int):  # rows that are missing are computed, unless they are many
+        less = height - 1 if (known(tiles, 0) * height - problem.m) * MISSING > problem.m else 0
     panels = ceildiv(problem.n, vectors * lanes)
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
     copy_a = not problem.tiles and problem.a.computed is not None and problem.a.row != 1
     pack_a = not problem.tiles and (copy_a or packs_a(problem, most, target))
-    together = max(1, PACKED_ROWS // (height + 1)) if problem.a.row == 1 else 1
+    together = max(1, PACKED_ROWS // height) if problem.a.row == 1 else 1
     thin = is_thin(problem, target)
     batches = product(problem.batch)
     unroll, block, blocked, split, cut = k_blocks(problem, pack_a and not copy_a, thin)
@@ -111,16 +116,18 @@ def plan(problem: Problem, target: Target) -> Schedule:
     of_k = [clip for clip in problem.clips if clip.loop == len(problem.outer) and clip.batch is not None]
     if any(known(clip.inner, 1) % unroll for clip in of_k) or not target.fma:  # products take registers too
         unroll = 1
+    if not (isinstance(problem.m, int) or isinstance(problem.a.col, int) or pack_a):
+        unroll = 1  # the addresses of all rows step by a distance that is not known
 
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
-    row_cap = max(1, 256 // (height + 1)) if blocked else ANY
+    row_cap = max(1, 256 // height) if blocked else ANY
     again = pack_a and not copy_a  # each chunk packs A
     rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, again, pack_b, cut > 0)
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
     rows = even_share(tiles, rows) if isinstance(tiles, int) else rows
     if blocks_first := blocked and bool(problem.outer) and isinstance(panels, int):
         rows, cols, group = accumulated_shape(
-            target.l2_bytes // 4 // ((height + 1) * vectors * lanes * problem.dtype.itemsize),
+            target.l2_bytes // 4 // (height * vectors * lanes * problem.dtype.itemsize),
             known(tiles, NAMED_TILES), panels, batches,
             apart(problem),
         )  # fmt: skip
@@ -130,9 +137,9 @@ def plan(problem: Problem, target: Target) -> Schedule:
         cols = max(1, min(cols, panels))
     rows_known = isinstance(problem.m, int)
     by_rows = known(problem.m, GUESS) > known(problem.n, GUESS)  # the next chunk finds what the two share in the cache
-    row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * (height + 1))
+    row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * height)
     return Schedule(
-        lanes, vectors, height, tall, tiles, rows_known, masked, block, blocked, split, cut, unroll, pack_a,
+        lanes, vectors, height, full, less, tiles, rows_known, masked, block, blocked, split, cut, unroll, pack_a,
         copy_a, together, pack_b, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
         blocks_first,
     )  # fmt: skip
@@ -155,7 +162,7 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
     """
     best, best_cost = (1, 1), float("inf")
     count = ceildiv(n, lanes)
-    few = isinstance(m, int) and m <= SHORT  # B is read once or twice: runs of a few cache lines come fastest
+    few = isinstance(m, int) and m <= FEW  # runs of a few cache lines come fastest
     for vectors in range(1, 5 if few else 9):
         rows = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
         if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
@@ -188,20 +195,19 @@ def wide_tile(problem: Problem, lanes: int, registers: int) -> tuple[int, int]:
     return register_tile(problem.m, columns, lanes, registers - 2 * WIDE_STEPS * vectors)
 
 
-def row_tiles(m: Size, most: int) -> tuple[int, int, Size]:
-    """(height, how many tiles have one row more, number of tiles): m in even heights of at most `most` rows."""
+def row_tiles(m: Size, most: int) -> tuple[int, Size, Size]:
+    """(height, how many tiles have all rows, number of tiles): m in even heights of at most `most` rows."""
     if isinstance(m, int):
-        tiles = max(1, -(-m // most))
-        height = max(1, m // tiles)
-        return height, m - height * tiles if m else 0, tiles if m else 0
-    height = max(most - 1, 1)
-    return height, 0, ceildiv(m, height)
+        tiles = -(-m // most)
+        height = even_share(m, most)
+        return height, m - (height - 1) * tiles, tiles
+    return most, ceildiv(m, most), ceildiv(m, most)
 
 
 def is_thin(problem: Problem, target: Target) -> bool:
     """Whether few rows of A meet a B that is larger than L2: all that counts is to read B as it lies in memory."""
     b, size = problem.b, known(problem.k, 0) * known(problem.n, 0) * problem.dtype.itemsize
-    few = known(problem.m, ANY) <= 2 * SHORT and not problem.outer
+    few = known(problem.m, ANY) <= 2 * FEW and not problem.outer
     return few and b.col == 1 and b.row == problem.n and size > 2 * target.l2_bytes
 
 
@@ -262,7 +268,7 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
     a, itemsize = problem.a, problem.dtype.itemsize
     if a.computed is not None and a.computed.narrow:
         return True
-    if problem.wide_a or problem.row_clip or (isinstance(problem.m, int) and problem.m <= SHORT):
+    if problem.wide_a or problem.row_clip or (isinstance(problem.m, int) and problem.m <= FEW):
         return False
     if not isinstance(a.row, int):
         return most > ADDRESSES

@@ -17,7 +17,7 @@ from graphc.loops.builder import LANE, Builder, Level, Scalar
 from graphc.loops.ir import Const, Expr, Let, Load, Op, Reg, Stmt, Store, VType
 from graphc.loops.packing import lane_mask
 from graphc.ops.lowering import FUNCTIONS
-from graphc.types import Dim, DType, Size, bool_, minimum
+from graphc.types import Dim, DType, Size, bool_, maximum, minimum
 
 Sums = list[list[Reg]]
 Steps = tuple[Size, Size]  # from the first below the second
@@ -37,7 +37,7 @@ class View:
     """Element (p, lane) is buffer[base + p * k_stride + lane * stride]: a row of A or a column of B is a lane.
 
     outer: how far a step of each loop around the k loop moves. wide: whether columns lie side by side, so that an
-    element is a vector; else one number stands for all columns.
+    element is a vector; else one number stands for all columns. padded: whether lanes that do not exist may be read.
     """
 
     buffer: str
@@ -46,6 +46,7 @@ class View:
     stride: Size
     outer: tuple[Size, ...] = ()
     wide: bool = False
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ class Segments:
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile at (row, col) of C. limit_row: rows from it on do not exist (None: all do); likewise limit_col."""
+    """One tile at (row, col) of C. limit_row: rows from it on do not exist (None: all do); likewise limit_col.
+
+    Rows that do not exist repeat the last one that does. So many rows are `sure` to exist. Where there are at most
+    `less` rows, the k loop is one for these (0: it always has all).
+    """
 
     dtype: DType
     rows: int
@@ -96,6 +101,8 @@ class Tile:
     nest: tuple[Steps, ...] = ()  # of the loops around the k loop, the outermost first
     segments: Segments | None = None  # None: all rows have all steps
     ahead: Ahead | None = None  # asks for what the epilogue will touch
+    sure: int = 1
+    less: int = 0
 
 
 def emit_tile(
@@ -136,7 +143,7 @@ def _ask_ahead(builder: Builder, tile: Tile) -> None:
 
 def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Masks, sums: Sums) -> None:
     """All steps of the nest, in order; where rows lack some, loops over those that the same rows have."""
-    rows = [_row_base(builder, tile, r) for r in range(tile.rows)]
+    rows = _row_bases(builder, tile)
     levels = [*tile.nest, steps]
     of_a, of_b = (*tile.a.outer, tile.a.k_stride), (*tile.b.outer, tile.b.k_stride)
     columns_masks: Masks = [None] * len(masks) if tile.b_padded else masks
@@ -160,7 +167,7 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
                     loaded[rows[row] + a] = _elements(builder, tile, tile.a, rows[row] + a, masks, "a")
                 add(row, loaded[rows[row] + a], column)
 
-    def level(depth: int, a: Size, b: Size, present: range) -> None:
+    def level(depth: int, a: Size, b: Size, present: range, unroll: int) -> None:
         parts = [(levels[depth], present)]
         if tile.segments and depth == tile.segments.loop:
             here = tile.segments.here
@@ -180,9 +187,16 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
                     if inner:
                         step(*place, there)
                     else:
-                        level(depth + 1, *place, there)
+                        level(depth + 1, *place, there, unroll)
 
-    level(0, 0, tile.b.base, range(tile.rows))
+    more = None
+    if tile.limit_row is not None and tile.less:
+        more = builder.lt(builder.index(tile.row + tile.less), builder.index(tile.limit_row))
+    with branch(builder, more):
+        level(0, 0, tile.b.base, range(tile.rows), unroll)
+    if more is not None:
+        with branch(builder, builder.not_(more)):  # such tiles are few: keep their code short
+            level(0, 0, tile.b.base, range(tile.less), 1)
 
 
 def _together(tile: Tile, length: Size, unroll: int) -> int:
@@ -206,12 +220,20 @@ def _elements(builder: Builder, tile: Tile, view: View, place: Size, masks: Mask
     return found
 
 
-def _row_base(builder: Builder, tile: Tile, row: int) -> Size:
-    """The address of a row of A. Rows that do not exist read the last one instead, and are never stored."""
-    if tile.limit_row is None or row == 0:
-        return tile.a.base + row * tile.a.stride
-    existing = minimum(row, tile.limit_row - 1 - tile.row)
-    return opaque(builder, "a", tile.a.base + existing * tile.a.stride)
+def _row_bases(builder: Builder, tile: Tile) -> list[Size]:
+    """The addresses of the rows of A. Rows that do not exist read the last one instead, and are never stored."""
+    a = tile.a
+    places = [a.base + row * a.stride for row in range(tile.rows)]
+    if tile.limit_row is None or a.padded:
+        return places
+    rows = tile.limit_row - tile.row
+    last = bind(builder, "a", a.base + (rows - 1) * a.stride)
+    for row in range(tile.sure, tile.rows):
+        place = a.base + minimum(row, rows - 1) * a.stride
+        if isinstance(a.stride, int):
+            place = minimum(places[row], last) if a.stride > 0 else maximum(places[row], last)
+        places[row] = opaque(builder, "a", place)
+    return places
 
 
 def _multiply_add(tile: Tile, a: Expr, b: Expr, c: Reg) -> Op:
@@ -237,7 +259,7 @@ def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Ep
         return
     for r, registers in enumerate(sums):
         exists = None
-        if tile.limit_row is not None and r > 0:
+        if tile.limit_row is not None and r >= tile.sure:
             exists = builder.lt(builder.index(first + r), builder.index(tile.limit_row))
         with branch(builder, exists):
             row = first + r if exists is None else bind(builder, "row", first + r)
