@@ -27,6 +27,7 @@ class Target:
     l2_bytes: int = 512 * 1024
     half: bool = True  # whether float16 and float32 convert into each other in one instruction
     masked_loads: bool = True  # whether a masked load is one instruction, not a branch for each lane
+    scales: bool = False  # whether one instruction multiplies floats by 2^n, n from another register (AVX-512)
     # Whether the emitter steps the addresses of a loop, and LLVM's loop strength reduction, a third of the time of the
     # code generator, is off. On targets of 16 registers, or without base + index + constant, its choices spill less.
     steps_addresses: bool = False
@@ -37,7 +38,9 @@ class Target:
 
 
 LINUX = "x86_64-unknown-linux-gnu"
-AVX512 = Target("avx512", LINUX, "skylake-avx512", "-prefer-256-bit", 64, 32, masked_memory=True, steps_addresses=True)
+AVX512 = Target(
+    "avx512", LINUX, "skylake-avx512", "-prefer-256-bit", 64, 32, masked_memory=True, scales=True, steps_addresses=True
+)
 AVX2 = Target("avx2", LINUX, "haswell", "", 32, 16)
 SSE2 = Target(
     "sse2", LINUX, "x86-64", "", 16, 16, fma=False, rounding=False, broadcasts=False, half=False, masked_loads=False

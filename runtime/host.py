@@ -32,7 +32,7 @@ def host_target() -> Target:
     return Target(
         "host", triple, llvm.get_host_cpu_name(), text, vector_bytes, registers, fma, rounding, broadcasts, wide,
         _cache_bytes(1, 32 * 1024), _cache_bytes(2, 512 * 1024), half,
-        masked_loads=broadcasts, steps_addresses=wide,  # masked loads came with AVX, as broadcasts did
+        masked_loads=broadcasts, scales=wide, steps_addresses=wide,  # masked loads came with AVX, as broadcasts did
     )  # fmt: skip
 
 

@@ -354,6 +354,28 @@ class Arithmetic:
             for v, first, text in zip(usual, before, chosen, strict=True)
         )
 
+    def scale(self, x: Value, n: Value, otherwise: Callable[[], Value]) -> Value:
+        """x * 2^n for whole n, rounded once: an instruction for whole registers of AVX-512, else `otherwise`."""
+        lanes = self.target.lanes(x.dtype.itemsize)
+        if not self.target.scales or x.lanes % lanes:
+            return otherwise()
+        kind, suffix = type_text(x.dtype, lanes), "ps" if x.dtype.itemsize == 4 else "pd"
+        name = f"x86.avx512.mask.scalef.{suffix}.{8 * self.target.vector_bytes}"
+        parts = []
+        for first in range(0, x.lanes, lanes):
+            a, b = (v if x.lanes == lanes else self._slice(v, first, lanes) for v in (x, n))
+            operands = [a.typed, b.typed, f"{kind} zeroinitializer", f"i{lanes} -1", "i32 4"]  # all lanes, as it rounds
+            parts.append(self.builder.pure(x.dtype, lanes, self.builder.intrinsic(name, kind, operands)))
+        while len(parts) > 1:
+            parts = [self._joined(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def _joined(self, a: Value, b: Value) -> Value:
+        """The lanes of a, then those of b."""
+        order = vector_of([str(n) for n in range(2 * a.lanes)], int32)
+        rhs = f"shufflevector {a.typed}, {b.typed}, <{2 * a.lanes} x i32> {order}"
+        return self.builder.pure(a.dtype, 2 * a.lanes, rhs)
+
     def table(self, name: str, values: Sequence[int], index: Value) -> Value:
         """`values[index]` of a constant table of int64; equal names are equal tables."""
         size, lanes = len(values), index.lanes

@@ -5,7 +5,7 @@ habits keep the special values right:
 
 - An integer is made by adding 1.5 * 2^bits, never by a conversion, which is undefined on NaN.
 - Clamps are `select(x < low, low, x)`: false on NaN, so NaN stays.
-- 2^n is two factors of about 2^(n/2), so that results lose bits only once when they are denormal.
+- 2^n is two factors of about 2^(n/2), or one instruction: results lose bits only once when they are denormal.
 - -0 is kept by a last copysign, or by the select that returns tiny inputs as they are.
 """
 
@@ -50,21 +50,26 @@ def exp_of_sum(h: Maths, x: Any, more: Any) -> Any:
     table = TABLES[x.dtype]
     low, high = table.exp_range
     # What is 0 is not computed: products that underflow to 0 take 100 times as long (a mask leaves many).
-    zero = h.lt(x, h.constant(low, x.dtype))
-    x = at_most(h, h.select(zero, h.constant(0.0, x.dtype), x), high)
+    zero, some = h.constant(0.0, x.dtype), h.not_(h.lt(x, h.constant(low, x.dtype)))
+    x = h.select(some, at_most(h, x, high), zero)
     # The bias is added twice, so that both halves of the biased exponent are bits of a power of two.
     bits, n = nearest_exponent(h, x, table.log2e, table, bias=2 * table.bias)
     r, exact, rest = minus_multiple(h, x, n, table.ln2_high, table.ln2_low)
     if more is not None:
         r = h.add(exact, h.add(rest, more))
-    result = _scaled(h, polynomial(h, r, (1.0, 1.0, *table.exp)), bits, table)
-    return h.select(zero, h.constant(0.0, x.dtype), result)
+    result = _scaled(h, polynomial(h, r, (1.0, 1.0, *table.exp)), bits, n, table)
+    return h.select(some, result, zero)
 
 
-def _scaled(h: Maths, power: Any, bits: Any, table: Table) -> Any:
+def _scaled(h: Maths, power: Any, bits: Any, n: Any, table: Table) -> Any:
     """power * 2^n, where `bits` are those of n + twice the bias."""
-    half = h.lshr(bits, h.constant(1, table.integer))
-    return h.mul(h.mul(power, power_of_two(h, half, power, table)), power_of_two(h, h.sub(bits, half), power, table))
+
+    def in_halves() -> Any:
+        half = h.lshr(bits, h.constant(1, table.integer))
+        first = h.mul(power, power_of_two(h, half, power, table))
+        return h.mul(first, power_of_two(h, h.sub(bits, half), power, table))
+
+    return h.scale(power, n, in_halves)
 
 
 def exp2(h: Maths, x: Any) -> Any:
@@ -72,7 +77,7 @@ def exp2(h: Maths, x: Any) -> Any:
     table = TABLES[x.dtype]
     x = at_most(h, at_least(h, x, -table.bias - table.bits - 3.0), table.bias + 2.0)
     bits, n = nearest_exponent(h, x, 1.0, table, bias=2 * table.bias)
-    return _scaled(h, polynomial(h, h.sub(x, n), (1.0, *POLYNOMIALS["exp2"][x.dtype])), bits, table)
+    return _scaled(h, polynomial(h, h.sub(x, n), (1.0, *POLYNOMIALS["exp2"][x.dtype])), bits, n, table)
 
 
 def exp_to_float32(h: Maths, x: Any) -> Any:

@@ -20,7 +20,7 @@ SPLIT = {float32: 2.0**12 + 1, float64: 2.0**27 + 1}  # x * SPLIT has the upper 
 
 
 class MathsHandler(Handler[T], Protocol[T]):
-    """The handler of the functions: what a body may compute, and three things that only they need."""
+    """The handler of the functions: what a body may compute, and four things that only they need."""
 
     @property
     def fused(self) -> bool:
@@ -29,6 +29,10 @@ class MathsHandler(Handler[T], Protocol[T]):
 
     def rarely(self, condition: T, usual: Sequence[T], rare: Callable[[], Sequence[T]]) -> tuple[T, ...]:
         """`select(condition, rare, usual)` of each value. `rare` is computed only if the condition holds somewhere."""
+        ...
+
+    def scale(self, x: T, n: T, otherwise: Callable[[], T]) -> T:
+        """x * 2^n for whole n, rounded once; what `otherwise` computes, where that is no instruction."""
         ...
 
     def table(self, name: str, values: Sequence[int], index: T) -> T:
