@@ -19,16 +19,15 @@ from graphc.graph import Graph, Node, Value
 from graphc.loops.evaluate import Checks, Point
 from graphc.loops.folds import Fold, partials_fold, wide_dtype
 from graphc.loops.ir import Stmt
-from graphc.loops.kernel import KernelLowering, symbol_of
+from graphc.loops.kernel import AHEAD, KernelLowering, symbol_of
 from graphc.loops.lanes import child, named
 from graphc.loops.lines import Lines
+from graphc.loops.regroup import TOGETHER
 from graphc.ops.lowering import Reduction
 from graphc.passes.domain import FULL, RowsShape
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, ceildiv, product
 
-# Rows joined before they are added to a line: with 2 a plain sum takes 1.3 to 1.45 times as long. 16 registers: half.
-TOGETHER = 8
 FEW = 64  # rows of which a known number this small is summed in registers, column by column
 WIDEST = 4096  # columns of a chunk: a line stays in the cache
 
@@ -58,6 +57,7 @@ class ColumnsLowering(KernelLowering):
         super().__init__(name, graph, shape, target, checks, shape.reductions)
         self.rows = product(shape.full[axis] for axis in self.reduced)
         self.columns = shape.full[self.axes[-1]]
+        # joined before they are added to a line: with 2 a plain sum takes 1.3 to 1.45 times as long
         self.together = 1 if self.heavy else TOGETHER if target.vector_registers >= 32 else TOGETHER // 2
         self.width = min(self.columns, WIDEST) if isinstance(self.columns, int) else WIDEST
         share = self._share(ceildiv(self.columns, self.h.lane_count))
@@ -72,16 +72,24 @@ class ColumnsLowering(KernelLowering):
     def _loops(self) -> Size:
         h, chunk, blocks = self.h, Dim.symbol("chunk"), ceildiv(self.columns, self.width)
         line = chunk if blocks == 1 else named(h, "line", chunk // blocks)
-        first, last = self._range(line, self.share, self.rows)
+        first, last = self._range(line, self.share, self.rows, self.together)
         left, right = (0, self.columns) if blocks == 1 else self._range(chunk - line * blocks, self.width, self.columns)
         start = named(h, "start", line * self.columns)
         clear = lambda points: self.sums.clear(start, self._column(points[0]), points[0].mask)  # noqa: E731
         self._lane_loop(left, right, 1, self.top, clear)
-        whole = named(h, "whole", first + (last - first) // self.together * self.together)
-        self._over_rows(first, whole, self.together, (left, right), start)
-        if self.together > 1:
+        whole = first + (last - first) // self.together * self.together
+        if whole == last:
+            self._over_rows(first, last, self.together, (left, right), start)
+        else:
+            whole = named(h, "whole", whole)
+            self._over_rows(first, whole, self.together, (left, right), start)
             self._over_rows(whole, last, 1, (left, right), start)
         return self.lines * blocks
+
+    def _prefetch(self, statements: Sequence[Stmt]) -> None:
+        """Only for short rows: long ones are streams that the hardware follows (asking too takes 1.05 to 1.1 times)."""
+        if isinstance(self.columns, int) and self.columns * 4 <= AHEAD:
+            super()._prefetch(statements)
 
     def _over_rows(self, first: Size, last: Size, together: int, columns: tuple[Size, Size], start: Size) -> None:
         """The rows from first to last, `together` at a time, over the columns, into the line at `start`."""

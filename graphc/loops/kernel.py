@@ -116,9 +116,10 @@ class KernelLowering(ABC):
         work = vectors * self.cost
         return ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
 
-    def _range(self, chunk: Size, share: Size, stop: Size) -> tuple[Size, Size]:
-        lanes = self.h.lane_count
-        unit = lanes if not isinstance(stop, int) and stop % lanes == 0 == share % lanes else 1
+    def _range(self, chunk: Size, share: Size, stop: Size, step: int = 0) -> tuple[Size, Size]:
+        """What chunk number `chunk` takes of 0..stop; both ends show it if they are multiples of `step` (lanes)."""
+        step = step or self.h.lane_count
+        unit = step if stop % step == 0 == share % step else 1
         first = named(self.h, "first", chunk * share, unit)
         last = minimum((first + share) // unit, stop // unit)
         return first, named(self.h, "last", last * unit, unit)

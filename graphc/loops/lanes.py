@@ -60,7 +60,9 @@ def lane_loop(
         _in_two_parts(h, start, stop, point, symbol, body)
         return
     block = lanes * unroll
-    whole = named(h, "whole", start + length // block * block, lanes if length % lanes == 0 == start % lanes else 1)
+    whole = start + length // block * block
+    if whole != stop:
+        whole = named(h, "whole", whole, lanes if length % lanes == 0 == start % lanes else 1)
     if whole != start:
         with h.loop("j", start, whole, block) as j:
             body([child(point, symbol, j + (Dim.symbol(LANE) + n * lanes)) for n in range(unroll)])

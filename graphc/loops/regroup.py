@@ -32,6 +32,8 @@ from graphc.passes.domain import (
 from graphc.types import Dim, Shape, Size, TensorType, product, substitute, symbols
 
 SIZES = ("__s0", "__s1")  # no dimension of a user's has such a name
+TOGETHER = 8  # rows that a sum over columns takes at a time
+LANES = 16  # of a vector of columns, on any target
 MOST_LANES = 64  # of the vectors that a loop takes at a time, on any target
 
 
@@ -58,14 +60,20 @@ def _new_shapes(shape: RowsShape) -> tuple[dict[str, Shape], tuple[int, ...], di
         width = inner if isinstance(inner, int) else _named(SIZES[1], inner, values)
         return {FULL: (s0, width), ROW: (s0, 1), SCALAR: (), COLUMN: (1, width)}, (1,), values
     if axes == reduced + kept:
-        s0, s1 = _named(SIZES[0], inner, values), _named(SIZES[1], outer, values)
+        s0, s1 = _named(SIZES[0], inner, values, TOGETHER), _named(SIZES[1], outer, values, LANES)
         return {FULL: (s0, s1), ROW: (1, s1), SCALAR: ()}, (0,), values
     return None
 
 
-def _named(name: str, size: Size, values: dict[str, Size]) -> Size:
-    """A name for `size`, times a power of two that divides it whatever the call: whole vectors need no masks."""
-    factor = 1 if isinstance(size, int) else math.gcd(MOST_LANES, *(times for _, times in size.terms))
+def _named(name: str, size: Size, values: dict[str, Size], whole: int = 1) -> Size:
+    """A name for `size`, times a power of two that divides it whatever the call: whole vectors need no masks.
+
+    Known sizes have one name, so that their code is shared, or two: that of multiples of `whole` has half of the loops.
+    """
+    if isinstance(size, int):
+        factor = whole if size % whole == 0 else 1
+    else:
+        factor = math.gcd(MOST_LANES, *(times for _, times in size.terms))
     values[name] = size // factor
     return factor * Dim.symbol(name)
 
