@@ -13,6 +13,7 @@ from graphc.observe import enabled, log
 from graphc.ops.lowering import Elementwise, Movement
 from graphc.ops.registry import OPS
 from graphc.passes.domain import SOURCES, ContractionShape, RowsShape, is_indexed, kernel_shape, views_of
+from graphc.passes.windows import computes_windows
 from graphc.types import Size, product
 
 MOST_LINES = 8  # source lines that a kernel's origin lists
@@ -75,19 +76,20 @@ def _may_repeat(node: Node) -> bool:
 
 def _is_operand_of(value: Value, reader: Node, shape: object) -> bool:
     """Whether a kernel reads the value as one operand of its matmul and for nothing else."""
-    if not isinstance(shape, ContractionShape) or shape.matmul.op.name != "matmul":
+    if not isinstance(shape, ContractionShape):
         return False
     inner: Graph = reader.attrs["graph"]
     placeholders = [p for p, v in zip(inner.inputs, reader.inputs, strict=True) if v == value]
     users = inner.users()
-    if len(placeholders) != 1 or 1 in shape.matmul.types[0].shape[-2:]:
+    one_row = shape.matmul.op.name == "matmul" and 1 in shape.matmul.types[0].shape[-2:]
+    if len(placeholders) != 1 or one_row:
         return False
     current = placeholders[0]
     while len(users.get(current, ())) == 1 and current not in inner.outputs:
         (user,) = users[current]
         if user is shape.matmul:
-            return user.inputs.count(current) == 1
-        if user.op.name not in ("transpose", "reshape"):
+            return user.inputs.count(current) == 1 and computes_windows(user, user.inputs.index(current))
+        if user.op.name not in ("transpose", "reshape", "unslice"):
             return False
         current = Value(user)
     return False

@@ -119,3 +119,20 @@ def is_clipped(node: Node, position: int) -> bool:
         counts = [sizes[label] for label in rows]
         return any(not isinstance(n, int) or n >= FEW_ROWS for n in counts)
     return False
+
+
+def computes_windows(node: Node, position: int) -> bool:
+    """Whether the loops of a product may compute an operand as they read it.
+
+    Windows of which both operands have the columns (depthwise ones) are read a few times, as vectors; others much more
+    often, as numbers.
+    """
+    if node.op.name != "contract":
+        return True
+    spec = parse(node.attrs["spec"])
+    axes, sizes = (spec.a, spec.b), label_sizes(spec, [v.type for v in node.inputs], node.attrs["shape"])
+    if all(sum(sizes[label] != 1 for label, _ in axis) <= 1 for axis in axes[position]):
+        return True
+    col = adjacent(node.inputs[position], axes[position])
+    out = {axis[0][0] for axis in spec.out}
+    return col in out and col == adjacent(node.inputs[1 - position], axes[1 - position])

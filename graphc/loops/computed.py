@@ -12,9 +12,9 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import LoopKernel
 from graphc.types import DType, Size
 
-# What reads elements of a computed operand: `read(builder, batch, outer index, step of k, mask)`, where one of the two
-# moves with the lanes; the outer index is the row of A or the column of B.
-Reader = Callable[[Builder, tuple[Size, ...], Size, Size, Union[Scalar, None]], Scalar]
+# What reads elements of a computed operand: `read(builder, batch, row, column, steps, mask)`, where one of them moves
+# with the lanes. steps: of all summed loops, k the last. A that is not wide takes any column, B any row.
+Reader = Callable[[Builder, tuple[Size, ...], Size, Size, tuple[Size, ...], Union[Scalar, None]], Scalar]
 
 
 class Computed(Protocol):

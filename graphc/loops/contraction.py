@@ -28,7 +28,7 @@ from graphc.loops.packing import Rows, Source, copy_rows, pack, pack_rows, packe
 from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.row_tiles import Band, band, first_row, share, tiles_of_chunk
 from graphc.loops.schedule import Schedule, plan, turns
-from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, emit_tile, epilogue_length
+from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, ViewRead, emit_tile, epilogue_length
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, maximum, minimum, product
 
@@ -238,7 +238,7 @@ class _Emitter:
             col = panel * s.width
             base = begin + block.b + col * operand.col
             limit = s.width if s.masked == "none" else self.problem.n - col
-            read = packing_read(operand, self.builder, col, block.begin, where)
+            read = packing_read(self.problem, "b", self.builder, col, block.begin, where)
             source = Source(operand.buffer, self.problem.dtype, base, operand.row, operand.col, limit, read)
             at = (panel - self.cols.start) * self.panel_size
             self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
@@ -276,7 +276,7 @@ class _Emitter:
                 row = opaque(b, "row", first_row(s, t))
                 rows = band(b, s, m, t, row)
                 if s.copy_a:  # the tile's rows, or what there is of them
-                    read = packing_read(self.problem.a, b, row, block.begin, self.where)
+                    read = packing_read(self.problem, "a", b, row, block.begin, self.where)
                     count = bind(b, "count", rows.stop - row)
                     copy_rows(b, read, count, block.length, self.a_panel, self.row_size)
                 self._tile_row(block, self._a_view(block, row, t), rows)
@@ -285,7 +285,7 @@ class _Emitter:
             count = bind(b, "count", minimum(s.together, tiles.stop - first))
             packed = Rows(lambda t: first_row(s, first + t), self.packed_rows, self.packed_size)
             operand = self.problem.a
-            read = packing_read(operand, b, 0, block.begin, self.where)
+            read = packing_read(self.problem, "a", b, 0, block.begin, self.where)
             base = self.a_base + block.a
             source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m, read)
             for place, at in self._runs(block, [loop.a for loop in self.nest], operand.col, self.packed_rows):
@@ -306,12 +306,21 @@ class _Emitter:
             return View(self.a_panel, 0, 1, self.row_size)
         base, strides = self.a_base + block.a + row * operand.row, [loop.a for loop in self.nest]
         if not s.pack_a:
-            return View(operand.buffer, base, operand.col, operand.row, tuple(strides), self.problem.wide_a)
+            read = self._wide_read() if self.problem.wide_a else None
+            return View(operand.buffer, base, operand.col, operand.row, tuple(strides), self.problem.wide_a, read=read)
         limit = self.problem.m - row
         source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
         self._pack(source, strides, block, self.a_panel, 0, self.packed_rows // s.lanes)
         outer = tuple(steps * self.packed_rows for steps in self.flat)
         return View(self.a_panel, 0, self.packed_rows, 1, outer, padded=True)
+
+    def _wide_read(self) -> ViewRead | None:
+        """What computes the elements of a computed A that moves with the columns."""
+        computed = self.problem.a.computed
+        if computed is None:
+            return None
+        read, where = computed.reader(computed.sources, self.builder), self.where
+        return lambda h, row, col, steps, mask: read(h, where, row, col, steps, mask)
 
     def _tile_row(self, block: Block, a: View, rows: Band) -> None:
         """All panels of the chunk for one row of tiles."""

@@ -127,7 +127,7 @@ def arranged_contraction(
         return labels, arranged
     roots = {n: (v, _index_of(node.inputs[n], of_operands[n], {v}, ranges)[1]) for n, v in shape.computed.items()}
     names = {label: label_symbol(label) for label in order}
-    return labels, with_prologues(arranged, roots, graph, names, order[-1], target)
+    return labels, with_prologues(arranged, roots, graph, names, target)
 
 
 def _reach(place: Size, extent: Size, labels: list[str]) -> Reach:

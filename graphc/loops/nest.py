@@ -72,19 +72,28 @@ class Reach:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """A Problem, and where the labels of the result are in its batch axes, rows and columns."""
+    """A Problem, and where labels are: of the result in its batch axes, rows and columns, of the rest in `summed`."""
 
     problem: Problem
     batch: tuple[Loop, ...]
     row: Loop | None
     col: Loop | None
     sizes: Mapping[str, Size] = field(default_factory=dict)
+    summed: tuple[Loop, ...] = ()  # the loops around the k loop, and it
 
     def place(self, batch: tuple[Size, ...], row: Size, col: Size) -> dict[str, Size]:
         """The value of each label of the result at an element of C."""
-        found: dict[str, Size] = {}
         ends = [(self.row, row), (self.col, col)]
-        for loop, index in (*zip(self.batch, batch, strict=True), *((lp, i) for lp, i in ends if lp is not None)):
+        return self._digits([*zip(self.batch, batch, strict=True), *((lp, i) for lp, i in ends if lp is not None)])
+
+    def step(self, steps: tuple[Size, ...]) -> dict[str, Size]:
+        """The value of each label that is summed, at a step of each loop."""
+        return self._digits(list(zip(self.summed, steps, strict=False)))  # without any there is one step of none
+
+    def _digits(self, indices: Sequence[tuple[Loop, Size]]) -> dict[str, Size]:
+        """The values of the labels of merged loops."""
+        found: dict[str, Size] = {}
+        for loop, index in indices:
             rest = index
             for label in reversed(loop.labels[1:]):
                 size = self.sizes[label]
@@ -120,7 +129,8 @@ def arrange(
     m, n, length = (loop.size if loop else 1 for loop in (row, col, k))
     wide_a = col is not None and col.in_a
     clips = tuple(_clip(reach, row, batch, summed, sizes) for reach in reaches)
-    return Arrangement(Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a), batch, row, col, sizes)
+    problem = Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a)
+    return Arrangement(problem, batch, row, col, sizes, tuple(summed))
 
 
 def _clip(

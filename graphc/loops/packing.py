@@ -14,7 +14,7 @@ from typing import Union
 from graphc.loops.blocks import bind
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import Expr, Load, Op, Store, VType, const
-from graphc.loops.problem import Operand
+from graphc.loops.problem import Problem
 from graphc.loops.schedule import Schedule, ceildiv_int
 from graphc.types import Dim, DType, Size, minimum
 
@@ -53,18 +53,25 @@ class Source:
 
 
 def packing_read(
-    operand: Operand, builder: Builder, first: Size, begin: Size = 0, where: tuple[Size, ...] = (), alone: bool = False
-) -> Read | None:
-    """What computes the elements of a computed operand whose lanes count from `first`, the steps of k from `begin`.
+    problem: Problem, side: str, builder: Builder, first: Size, begin: Size = 0, where: tuple[Size, ...] = (),
+    alone: bool = False,
+) -> Read | None:  # fmt: skip
+    """What computes the elements of a computed operand, if it is one, without loops around its steps.
 
-    where: the batch element. alone: in a kernel that has nothing but its sources, which are then b0, b1, ...
+    Its lanes count from `first`, the steps of k from `begin`. side: "a" or "b". where: the batch element. alone: in a
+    kernel that has nothing but its sources, which are then b0, b1, ...
     """
-    computed = operand.computed
+    computed = (problem.a if side == "a" else problem.b).computed
     if computed is None:
         return None
     buffers = [f"b{n}" for n in range(len(computed.sources))] if alone else computed.sources
     read = computed.reader(buffers, builder)
-    return lambda h, p, lane, mask: read(h, where, first + lane, begin + p, mask)
+
+    def element(h: Builder, p: Size, lane: Size, mask: Scalar | None) -> Scalar:
+        row, col = (first + lane, 0) if side == "a" else (0, first + lane)
+        return read(h, where, row, col, (begin + p,), mask)
+
+    return element
 
 
 def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:

@@ -18,13 +18,15 @@ from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Problem
 from graphc.loops.row_tiles import first_row
-from graphc.loops.schedule import EVEN, Schedule, ceildiv_int, is_thin, known, plan, turns, wanted_chunks
+from graphc.loops.schedule import EVEN, GUESS, Schedule, ceildiv_int, is_thin, known, plan, turns, wanted_chunks
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, ceildiv, minimum, symbols
+from graphc.types import Dim, DType, Size, ceildiv, minimum, product, substitute, symbols
 
 TWICE = 2  # packing columns twice, close to their use, is as fast as packing them once for all
 CHUNK = 1 << 16  # elements that a chunk of a pack kernel copies, about 20 us
 CHEAP = 8  # simple instructions for an element that two chunks may each spend
+AGAIN_FAR = 100  # simple instructions for all that windows read of an element, rather than an array larger than L2
+AGAIN_NEAR = 32  # the same, rather than a smaller array
 SOURCE = "b0"  # of an operand in memory
 
 
@@ -94,7 +96,9 @@ def prepacked(
     schedule = plan(problem, target)
     if rows is not None:
         found.insert(0, _rows(given, rows, target))
-    elif _too_often(problem.a, problem, schedule.pack_a, schedule.col_chunks, target):
+    elif not _computes_wide(problem, schedule, target) and _too_often(
+        problem.a, problem, schedule.pack_a, schedule.col_chunks, target
+    ):
         problem = replace(problem, a=replace(problem.a, buffer=names[len(found)], computed=None))
         found.append(_stored(given.a, problem))
     return problem, found
@@ -104,9 +108,29 @@ def _too_often(operand: Operand, problem: Problem, packed: bool, chunks: Size, t
     """Whether a computed operand is better computed once: chunks would do it again, or nothing packs it."""
     if operand.computed is None:
         return False
+    if problem.outer or problem.clips:
+        return True
     again = any(stride == 0 for stride in operand.batch)
     most = TWICE if operand.computed.cost <= CHEAP else 1
     return not packed or again or turns(problem, target) or known(chunks, TWICE + 1) > most
+
+
+def _computes_wide(problem: Problem, schedule: Schedule, target: Target) -> bool:
+    """Whether tiles compute what they read of an A that moves with the columns: windows read an element a few times,
+    which costs less than an array that goes through memory.
+    """
+    computed = problem.a.computed
+    if computed is None or not problem.wide_a or schedule.blocked or computed.cost > CHEAP:
+        return False
+    read = _guessed(product(problem.batch) * problem.m * problem.n * problem.steps)
+    far = known(computed.size, 0) * problem.dtype.itemsize > target.l2_bytes
+    return computed.cost * read <= (AGAIN_FAR if far else AGAIN_NEAR) * _guessed(computed.size)
+
+
+def _guessed(size: Size) -> int:
+    found = substitute(size, dict.fromkeys(symbols(size), GUESS))
+    assert isinstance(found, int)
+    return found
 
 
 def _stored(operand: Operand, problem: Problem) -> Pack:
@@ -132,7 +156,7 @@ def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) ->
         with builder.loop("panel", first, minimum(first + each, panels)) as panel:
             col = panel * s.width
             limit = s.width if s.masked == "none" else problem.n - col
-            read = packing_read(b, builder, col, alone=True)
+            read = packing_read(problem, "b", builder, col, alone=True)
             source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit, read)
             pack(builder, source, k, packed, panel * panel_size, s.vectors)
         return _kernel("pack_columns", builder, b, problem.dtype, ceildiv(panels, each)), {}
@@ -150,7 +174,8 @@ def _rows(problem: Problem, schedule: Schedule, target: Target) -> Pack:
 
     def generate() -> tuple[LoopKernel, Mapping[str, Size]]:
         builder = Builder(target.lanes(problem.dtype.itemsize))
-        source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m, packing_read(a, builder, 0, alone=True))
+        read = packing_read(problem, "a", builder, 0, alone=True)
+        source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m, read)
         first = Dim.symbol("chunk") * s.together
         rows = Rows(lambda t: first_row(s, first + t), height, size)
         pack_rows(builder, source, k, packed, first * size, rows, minimum(s.together, s.tiles - first))

@@ -29,19 +29,19 @@ BUFFER = "computed"  # with the position behind it: how an arrangement calls wha
 
 def with_prologues(
     arranged: Arrangement, roots: Mapping[int, tuple[Value, Index]], graph: Graph, symbols: Mapping[str, str],
-    step: str, target: Target,
+    target: Target,
 ) -> Arrangement:  # fmt: skip
     """The arrangement with what computes operands. roots: by position, the value and where an element of the product
-    reads it, as an index over the symbols of the labels; step: the label that is summed.
+    reads it, as an index over the symbols of the labels.
     """
 
-    def prologue(operand: Operand, side: str) -> Operand:
+    def prologue(operand: Operand) -> Operand:
         if not operand.buffer.startswith(BUFFER):
             return operand
         root, index = roots[int(operand.buffer[len(BUFFER) :])]
-        return replace(operand, computed=Prologue(root, index, side, arranged, graph, symbols, step, target))
+        return replace(operand, computed=Prologue(root, index, arranged, graph, symbols, target))
 
-    a, b = prologue(arranged.problem.a, "a"), prologue(arranged.problem.b, "b")
+    a, b = prologue(arranged.problem.a), prologue(arranged.problem.b)
     return replace(arranged, problem=replace(arranged.problem, a=a, b=b))
 
 
@@ -49,11 +49,10 @@ class Prologue:
     """What computes one operand. See `graphc.loops.computed.Computed`."""
 
     def __init__(
-        self, root: Value, index: Index, side: str, arranged: Arrangement, graph: Graph, symbols: Mapping[str, str],
-        step: str, target: Target,
-    ) -> None:  # fmt: skip
-        self.root, self.index, self.side, self.arranged = root, index, side, arranged
-        self.symbols, self.step, self.target = symbols, step, target
+        self, root: Value, index: Index, arranged: Arrangement, graph: Graph, symbols: Mapping[str, str], target: Target
+    ) -> None:
+        self.root, self.index, self.arranged = root, index, arranged
+        self.symbols, self.target = symbols, target
         nodes = topological_order([root.node])
         self.inputs = [v for v in graph.inputs if v.node in nodes]
         self.sources = tuple(f"b{n}" for n, v in enumerate(graph.inputs) if v.node in nodes)
@@ -69,9 +68,10 @@ class Prologue:
         graph = Graph(tuple(self.inputs), (self.root,))
         evaluator = Evaluator(builder, graph, dict(zip(self.inputs, buffers, strict=True)), extents, Checks())
 
-        def read(h: Builder, batch: tuple[Size, ...], outer: Size, step: Size, mask: Scalar | None) -> Scalar:
-            row, col = (outer, 0) if self.side == "a" else (0, outer)
-            at = {**self.arranged.place(batch, row, col), self.step: step}
+        def read(
+            h: Builder, batch: tuple[Size, ...], row: Size, col: Size, steps: tuple[Size, ...], mask: Scalar | None
+        ) -> Scalar:
+            at = {**self.arranged.place(batch, row, col), **self.arranged.step(steps)}
             point = Point({symbol: at.get(label, 0) for label, symbol in self.symbols.items()}, mask)
             return evaluator.at(self.root, self.index, point)
 

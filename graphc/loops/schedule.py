@@ -105,7 +105,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     exact = isinstance(problem.n, int) and problem.n % (vectors * lanes) == 0
     one_panel = isinstance(panels, int) and panels == 1
     masked = "none" if exact else "all" if target.masked_memory or one_panel else "last"
-    copy_a = not problem.tiles and problem.a.computed is not None and problem.a.row != 1
+    copy_a = not (problem.tiles or problem.wide_a) and problem.a.computed is not None and problem.a.row != 1
     pack_a = not problem.tiles and (copy_a or packs_a(problem, most, target))
     together = max(1, PACKED_ROWS // height) if problem.a.row == 1 else 1
     thin = is_thin(problem, target)
@@ -242,12 +242,13 @@ def k_blocks(problem: Problem, pack_a: bool, thin: bool) -> tuple[int, int, bool
 def packs_b(problem: Problem, most: int, steps: Size, lanes: int, width: int, target: Target) -> bool:
     """Whether B goes through k-major panels: its columns do not lie side by side; or they are no whole vectors, where a
     masked load is a branch for each lane; or it is larger than L2, of which the `steps` read together count; or many
-    rows of A read panels of `width` columns that may begin within a cache line, and so touch one more in each step.
+    rows of A read panels of `width` columns that may begin within a cache line, and so touch one more in each step; or
+    it is computed, and each batch element has its own.
     """
     b, itemsize = problem.b, problem.dtype.itemsize
     if problem.n == 1 or b.col == 0:
         return False
-    if b.col != 1 or (b.computed is not None and b.computed.narrow):
+    if b.col != 1 or (b.computed is not None and (b.computed.narrow or any(stride != 0 for stride in b.batch))):
         return True
     if isinstance(problem.m, int) and problem.m < 4 * most:
         return False
@@ -266,7 +267,7 @@ def packs_a(problem: Problem, most: int, target: Target) -> bool:
     The rows of a matrix that is not transposed are streams that the hardware fetches well, whatever their distance.
     """
     a, itemsize = problem.a, problem.dtype.itemsize
-    if a.computed is not None and a.computed.narrow:
+    if a.computed is not None and a.computed.narrow and not problem.wide_a:
         return True
     if problem.wide_a or problem.row_clip or (isinstance(problem.m, int) and problem.m <= FEW):
         return False

@@ -22,6 +22,7 @@ from graphc.types import Dim, DType, Size, bool_, maximum, minimum
 Sums = list[list[Reg]]
 Steps = tuple[Size, Size]  # from the first below the second
 Masks = list[Union[Scalar, None]]
+Place = tuple[Size, Size, tuple[Size, ...]]  # of a step: in A, in B, and which of each loop
 
 
 # What happens to a finished vector of C, C[batch, row, col] for all lanes: loads, arithmetic, stores. Called as
@@ -31,6 +32,9 @@ Masks = list[Union[Scalar, None]]
 Epilogue = Callable[[Builder, Scalar, Size, Size, tuple[Size, ...], Union[Scalar, None]], None]
 Ahead = Callable[[Builder, Size, Size, tuple[Size, ...]], None]  # the same without value and mask
 
+# Computes elements at (row, column, steps of all summed loops, mask), vectors along the columns.
+ViewRead = Callable[[Builder, Size, Size, tuple[Size, ...], Union[Scalar, None]], Scalar]
+
 
 @dataclass(frozen=True)
 class View:
@@ -38,6 +42,7 @@ class View:
 
     outer: how far a step of each loop around the k loop moves. wide: whether columns lie side by side, so that an
     element is a vector; else one number stands for all columns. padded: whether lanes that do not exist may be read.
+    read: computes what is wide, where no array has it.
     """
 
     buffer: str
@@ -47,6 +52,7 @@ class View:
     outer: tuple[Size, ...] = ()
     wide: bool = False
     padded: bool = False
+    read: ViewRead | None = None
 
 
 @dataclass(frozen=True)
@@ -157,17 +163,20 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
         for row in present:
             add(row, _elements(builder, tile, tile.a, rows[row] + a, masks, "a"), columns)
 
-    def wide_steps(places: list[tuple[Size, Size]], present: range) -> None:
-        """A few steps, row by row: what several rows read, at different steps, is loaded once."""
-        columns = [_elements(builder, tile, tile.b, b, columns_masks, "b") for _, b in places]
+    def wide_steps(places: list[Place], present: range) -> None:
+        """A few steps, row by row: what several rows read, at different steps, is loaded (or computed) once."""
+        columns = [_elements(builder, tile, tile.b, b, columns_masks, "b") for _, b, _ in places]
         loaded: dict[Size, list[Expr]] = {}
         for row in present:
-            for (a, _), column in zip(places, columns, strict=True):
-                if rows[row] + a not in loaded:
-                    loaded[rows[row] + a] = _elements(builder, tile, tile.a, rows[row] + a, masks, "a")
-                add(row, loaded[rows[row] + a], column)
+            for (a, _, at), column in zip(places, columns, strict=True):
+                place = rows[row] + a
+                if place not in loaded and tile.a.read is not None:
+                    loaded[place] = _computed(builder, tile, tile.a.read, row, at, masks)
+                elif place not in loaded:
+                    loaded[place] = _elements(builder, tile, tile.a, place, masks, "a")
+                add(row, loaded[place], column)
 
-    def level(depth: int, a: Size, b: Size, present: range, unroll: int) -> None:
+    def level(depth: int, a: Size, b: Size, at: tuple[Size, ...], present: range, unroll: int) -> None:
         parts = [(levels[depth], present)]
         if tile.segments and depth == tile.segments.loop:
             here = tile.segments.here
@@ -179,13 +188,14 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
         for ((start, stop), there), length in zip(parts, lengths, strict=True):
             times = _together(tile, length, unroll) if inner else 1
             with builder.loop("p" if inner else "s", start, stop, times) as p:
-                places = [(a + (p + i) * of_a[depth], b + (p + i) * of_b[depth]) for i in range(times)]
+                steps_here = [p + i for i in range(times)]
+                places = [(a + q * of_a[depth], b + q * of_b[depth], (*at, q)) for q in steps_here]
                 if inner and tile.a.wide:
                     wide_steps(places, there)
                     continue
                 for place in places:
                     if inner:
-                        step(*place, there)
+                        step(*place[:2], there)
                     else:
                         level(depth + 1, *place, there, unroll)
 
@@ -193,10 +203,10 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
     if tile.limit_row is not None and tile.less:
         more = builder.lt(builder.index(tile.row + tile.less), builder.index(tile.limit_row))
     with branch(builder, more):
-        level(0, 0, tile.b.base, range(tile.rows), unroll)
+        level(0, 0, tile.b.base, (), range(tile.rows), unroll)
     if more is not None:
         with branch(builder, builder.not_(more)):  # such tiles are few: keep their code short
-            level(0, 0, tile.b.base, range(tile.less), 1)
+            level(0, 0, tile.b.base, (), range(tile.less), 1)
 
 
 def _together(tile: Tile, length: Size, unroll: int) -> int:
@@ -218,6 +228,18 @@ def _elements(builder: Builder, tile: Tile, view: View, place: Size, masks: Mask
         vector = Load(view.buffer, index.expr, VType(tile.dtype, lanes), mask.expr if mask else None)
         found.append(builder.let(vector, builder.depth, name).expr)
     return found
+
+
+def _computed(
+    builder: Builder, tile: Tile, read: ViewRead, number: int, steps: tuple[Size, ...], masks: Masks
+) -> list[Expr]:
+    """The same for a row of A that is computed. A row that does not exist is the last one instead."""
+    lanes, row = builder.lane_count, tile.row + number
+    if tile.limit_row is not None and number >= tile.sure:
+        row = bind(builder, "row", minimum(row, tile.limit_row - 1))
+    columns = [tile.col + v * lanes + Dim.symbol(LANE) for v in range(len(masks))]
+    values = [read(builder, row, col, steps, mask) for col, mask in zip(columns, masks, strict=True)]
+    return [builder.widened(value, lanes).expr for value in values]
 
 
 def _row_bases(builder: Builder, tile: Tile) -> list[Size]:
