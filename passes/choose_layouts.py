@@ -29,18 +29,19 @@ from graphc.types import Size
 T = TypeVar("T")
 
 LANES = 16  # of the widest vectors
-COPIED = 0.6  # nanoseconds an element that is converted: 0.3 in the caches, 0.5 to 1 in memory
+COPY = 500.0  # nanoseconds that a conversion takes in any case: it is a kernel of its own
+COPIED, COPIED_NEAR = 0.6, 0.3  # and for each element: 0.4 to 1, and of arrays in L2
 ADDED = 0.018  # nanoseconds a multiply-add in full vectors
 SAVED, SAVED_WINDOWS = 0.002, 0.004  # what is saved of them channels-last, even if lines fill their vectors: windows
 SAVED_SUMS = 0.003  # and sums into them need no padded copy there, whose lines begin within cache lines
 STRIDED = 0.006  # and where the steps of a window leave out elements of a line, whose vectors are packed
 PACKED = 0.05  # by the rows of a sum into weights, which has all places of a line of the window for rows channels-last
-MANY = 1 << 17  # weights: packed columns of so many come from the outer caches,
-CROWDED = 0.004  # which costs that much of a multiply-add, more for more, and twice for sums into so many
+FEW_ROWS = 8  # fewer leave the multipliers waiting, however the columns lie
+SUMMED = 5.0  # nanoseconds for each of so many weights that their sums do not stay in L2 beside all else:
+MANY = 1 << 17  # elements that do
 MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than their number where loads count too
-SLICED, SLICED_SUMS = 0.07, 0.25  # a multiply-add of depthwise windows and of sums into them, as shifted lines,
-SLICED_STRIDED = 0.3  # and what it takes more of lines that are read with gaps
-WINDOW = 1.3  # nanoseconds for a result of a depthwise window channels-last, whatever its size
+SLICED, SLICED_SUMS = 0.015, 0.25  # what is saved of depthwise windows and of sums into them, which are shifted lines,
+SLICED_IDLE, SLICED_STRIDED = 0.12, 0.12  # for each idle lane of a line, and where lines are read with gaps
 PER_AXIS = frozenset({"slice", "unslice"})  # movement whose attributes list the axes
 LISTS = ("starts", "stops", "steps", "shape")
 
@@ -205,7 +206,12 @@ class _Plan:
     def _pay(self, value: Value, group: int) -> None:
         if value not in self.edges and not one_element(value.type.shape):
             self.edges.add(value)
-            self.balance[group] -= COPIED * _count(value.type.shape)
+            self.balance[group] -= _price(_count(value.type.shape))
+
+
+def _price(count: int) -> float:
+    """Nanoseconds that so many elements take to be converted."""
+    return COPY + (COPIED if count > MANY else COPIED_NEAR) * count
 
 
 def _gain(node: Node, product: Product) -> float:
@@ -222,23 +228,26 @@ def _gain(node: Node, product: Product) -> float:
     work = _count(list(sizes.values())) / prod(steps)
     strided = prod(steps) > 1 or any(axis[0][1] != 1 for k in product.images for axis in spec[k][2:])
     if len(channels) < 2:
-        sliced = (SLICED_SUMS if sums else SLICED) + (SLICED_STRIDED if strided else 0.0)
-        return sliced * work - (0.0 if sums else WINDOW * _count(node.types[0].shape) / prod(steps))
+        saved = (SLICED_SUMS if sums else SLICED) + (SLICED_STRIDED if strided else 0.0)
+        return (saved + SLICED_IDLE * (_idle(cast(int, line)) - 1)) * work
     if sums:
         saved = _saved_of_sums(cast(list[int], channels), cast(list[int], windows))
-    else:
-        saved = SAVED_WINDOWS if any(size != 1 for size in windows) else SAVED
-        saved += ADDED * (_idle(-(-cast(int, line) // steps[-1])) - _idle(cast(int, channels[1])))
-        saved = min(saved + (STRIDED if strided else 0.0), MOST_SAVED)
-    weights = _count(node.types[0].shape if sums else node.inputs[1 - product.images[0]].type.shape)
-    if weights > MANY:
-        saved -= CROWDED * (weights / MANY) * (2 if sums else 1)
-    return max(-MOST_LOST, saved) * work
+        many = _count(node.types[0].shape)
+        return saved * work - (SUMMED * many if many > MANY else 0.0)
+    saved = SAVED_WINDOWS if any(size != 1 for size in windows) else SAVED
+    saved += ADDED * (_idle(-(-cast(int, line) // steps[-1])) - _idle(cast(int, channels[1])))
+    return max(-MOST_LOST, min(saved + (STRIDED if strided else 0.0), MOST_SAVED)) * work
 
 
 def _saved_of_sums(channels: Sequence[int], windows: Sequence[int]) -> float:
-    """Of a multiply-add of a weight gradient: its rows are the fewer channels, or those of the window."""
-    return SAVED_SUMS + PACKED / max(min(channels), *windows) if max(windows, default=1) > 1 else 0.0
+    """Of a multiply-add of a weight gradient: its rows are the fewer channels, or those of the window.
+
+    Channels-first, slopes whose channels fill more lanes than those of the images are columns: packed once for all
+    places of the window, as images are only channels-last.
+    """
+    if max(windows, default=1) == 1 or (channels[0] >= FEW_ROWS and _idle(channels[1]) < _idle(channels[0])):
+        return 0.0
+    return SAVED_SUMS + PACKED / max(min(channels), *windows)
 
 
 def _idle(size: int) -> float:

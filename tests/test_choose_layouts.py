@@ -45,7 +45,7 @@ def chain(batch: Any, size: int, dtype: str = "float32", inner: int = 24) -> tup
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every group is converted, whether that pays or not."""
-    monkeypatch.setattr(layouts, "COPIED", 0.0)
+    monkeypatch.setattr(layouts, "_price", lambda count: 0.0)
     monkeypatch.setattr(layouts, "_gain", lambda node, product: 1.0)
 
 
@@ -133,7 +133,11 @@ def converted(images: tuple[int, ...], weights: tuple[int, ...], layout: str = "
         ("w", (32, 256, 14, 14), (256, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 256}),
         ("fx", (32, 128, 7, 7), (128, 128, 3, 3), {"padding": 1}),
         ("", (32, 64, 7, 7), (64, 16, 3, 3), {"padding": 1, "groups": 4}),
-        ("", (8, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}),
+        ("fx", (8, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}),  # sums into so many weights are not
+        ("fwx", (32, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}),  # but of many images
+        ("f", (32, 24, 28, 28), (48, 24, 3, 3), {"padding": 1}),  # slopes fill their lanes, 24 channels do not
+        ("fx", (32, 512, 7, 7), (512, 512, 1, 1), {}),
+        ("", (32, 192, 28, 28), (192, 192, 1, 1), {}),
         ("", (1, 4, 5, 5), (4, 4, 3, 3), {"padding": 1}),
     ],
 )
