@@ -141,3 +141,12 @@ def test_segments_are_the_steps_that_count(
                     assert found == wanted
                     row += 1
         assert row == count
+
+
+def test_tiles_at_a_border_are_the_lower_ones() -> None:
+    """Those between them are one piece of code."""
+    a, b = Operand("a", 0, (), 64, 1), Operand("b", 0, (), 64, 1)
+    clip = Clip(0, None, 1, 1, 1, 1, 32)  # a window of 3 over lines of 32 with a padding of 1
+    problem = Problem(float32, (), 32, 64, 64, a, b, (Outer(3, 64, 4096),), (clip,))
+    found = [(span.start, span.stop, span.height) for span in spans(problem, plan(problem, AVX512))]
+    assert found == [(0, 1, 4), (1, 5, 6), (5, 6, 4)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from graphc.llvm.arithmetic import Arithmetic
 from graphc.llvm.builder import split
 from graphc.llvm.values import Value, mangled, memory_type_text
-from graphc.types import DType, bool_, int8
+from graphc.types import DType, bool_, int8, int64
 
 
 class Pointer:
@@ -46,7 +46,8 @@ class Memory:
                 f"getelementptr {inbounds}{element}, ptr {address}, i64 {base.text}", level
             )
         if offset:
-            address = self.builder.pointer(f"getelementptr {element}, ptr {address}, i64 {offset}", level)
+            # in the block that uses it, whose instructions add a constant for nothing
+            address = self.builder.pure(int64, 1, f"getelementptr {element}, ptr {address}, i64 {offset}").text
         return address
 
     def _addresses(self, pointer: Pointer, index: Value) -> str:

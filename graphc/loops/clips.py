@@ -106,7 +106,8 @@ def spans(problem: Problem, schedule: Schedule) -> list[Span]:
     assert isinstance(length, int)
     found: list[Span] = []
     for number in range(cast(int, schedule.tiles)):
-        row, height = cast(int, first_row(schedule, number)), schedule.height - (number >= cast(int, schedule.full))
+        row = cast(int, first_row(schedule, number))
+        height = cast(int, minimum(first_row(schedule, number + 1), problem.m)) - row
         parts = tuple(_segments(clip, row, height, length))
         whole = parts == (Segment(0, length, range(height)),)
         segments = None if whole else Segments(clip.loop - schedule.split, parts)

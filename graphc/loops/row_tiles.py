@@ -61,7 +61,7 @@ def tiles_of_chunk(builder: Builder, schedule: Schedule, part: Size) -> Range:
 def first_row(schedule: Schedule, tile: Size) -> Size:
     """The first row of a tile."""
     if schedule.full == schedule.tiles:
-        return tile * schedule.height
+        return maximum(0, tile * schedule.height - schedule.lack)
     return tile * (schedule.height - 1) + minimum(tile, schedule.full)
 
 

@@ -56,6 +56,7 @@ class Schedule:
     vectors: int  # of columns in a tile
     height: int
     full: Size  # how many tiles have all rows (of an m that is not known: all, but for the last)
+    lack: int  # rows that the first tile lacks, and about as many the last, where a clip moves with the rows
     less: int  # tiles that have at most so many rows have a k loop for these; 0: there is one for all rows only
     tiles: Size  # of all rows
     rows_known: bool
@@ -98,6 +99,9 @@ def plan(problem: Problem, target: Target) -> Schedule:
     if problem.wide_a:
         vectors, most = wide_tile(problem, lanes, registers)
     height, full, tiles = row_tiles(problem.m, most)
+    lack = 0
+    if problem.row_clip and known(tiles, 0) > 2:
+        height, full, lack = most, tiles, (known(tiles, 0) * most - known(problem.m, 0)) // 2
     less = height // 2
     if isinstance(problem.m, int):  # rows that are missing are computed, unless they are many
         less = height - 1 if (known(tiles, 0) * height - problem.m) * MISSING > problem.m else 0
@@ -139,7 +143,7 @@ def plan(problem: Problem, target: Target) -> Schedule:
     by_rows = known(problem.m, GUESS) > known(problem.n, GUESS)  # the next chunk finds what the two share in the cache
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * height)
     return Schedule(
-        lanes, vectors, height, full, less, tiles, rows_known, masked, block, blocked, split, cut, unroll, pack_a,
+        lanes, vectors, height, full, lack, less, tiles, rows_known, masked, block, blocked, split, cut, unroll, pack_a,
         copy_a, together, pack_b, panels, row_chunks, rows, ceildiv(panels, cols), cols, by_rows, batches, group,
         blocks_first,
     )  # fmt: skip

@@ -213,7 +213,7 @@ def _together(tile: Tile, length: Size, unroll: int) -> int:
     """How many steps the body of the k loop has: a divisor of their number."""
     if tile.a.wide and isinstance(length, int):
         return next(times for times in (3, 4, 2, 1) if length % times == 0)
-    return unroll if tile.segments is None or length % unroll == 0 else 1
+    return unroll if tile.segments is None else 1  # tiles at a border are few: keep their code short
 
 
 def _elements(builder: Builder, tile: Tile, view: View, place: Size, masks: Masks, name: str) -> list[Expr]:
