@@ -260,7 +260,7 @@ def _compiled(levels: Levels) -> tuple[_Native, tuple[str, ...]]:
             found = load_plan(cache, key)
             if found is not None:
                 return _Native(*found), tuple(found[0].kernels)
-    from graphc.llvm.emit import scratch_bytes
+    from graphc.llvm.scratch import scratch_bytes
 
     program, modules = levels.program, levels.modules
     with levels.observer.step("machine code"):

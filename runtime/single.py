@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.llvm.emit import emit, scratch_bytes
+from graphc.llvm.emit import emit
+from graphc.llvm.scratch import scratch_bytes
 from graphc.loops.check import check_kernel
 from graphc.loops.ir import LoopKernel
 from graphc.runtime.host import host_target

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.llvm.emit import emit, scratch_bytes
+from graphc.llvm.emit import emit
+from graphc.llvm.scratch import scratch_bytes
 from graphc.loops import ir
 from graphc.loops.program import Buffer, Program, Region, Task
 from graphc.runtime.executable import Executable

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphc.llvm.emit import emit, scratch_bytes
+from graphc.llvm.emit import emit
+from graphc.llvm.scratch import scratch_bytes
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam, LoopKernel

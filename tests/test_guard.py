@@ -15,6 +15,7 @@ from graphc.loops.guard import guard
 from graphc.loops.program import Program
 from graphc.nn import functional as F
 from graphc.ops.registry import OPS
+from graphc.runtime.single import run_kernel
 from graphc.types import Dim, float32
 
 SIZES = (0, 1, 2, 7, 13, 16, 17, 33)
@@ -114,3 +115,35 @@ def test_what_a_mask_leaves_out_is_not_looked_at() -> None:
         guarded = guard(program).kernels["k"].body
         assert isinstance(guarded[0], ir.Fail) and guarded[1:] == body
         assert (str(mask) in str(guarded[0].condition)) == (found is mask)
+
+
+@pytest.mark.parametrize("form", [(515, 530, 40, False), (3, 5, 64, True), (64, 1, 3, True)])
+def test_blocks_of_attention(form: tuple[int, int, int, bool], rng: np.random.Generator) -> None:
+    rows, columns, width, symbolic = form
+    shapes = [(2, rows, width), (2, columns, width), (2, columns, 7)]
+    named = [(2, "n", width), (2, "m", width), (2, "m", 7)] if symbolic else shapes
+    q, k, v = (placeholder(name, shape) for name, shape in zip("qkv", named, strict=True))
+    result = F.softmax(q @ k[:, ::-1].transpose((0, 2, 1)), -1) @ v  # steps backwards
+    step = graphc.function([q, k, v], [result, *graphc.grad((result**2).sum(), [q, k, v])])
+    assert any(kernel.startswith("blocks") for kernel in step.kernels)
+    step(*(rng.standard_normal(shape).astype("float32") for shape in shapes))
+
+
+def test_what_a_call_hands_to_a_routine_is_checked_before_it() -> None:
+    """A routine may touch n elements of its buffer: the caller must have them, and it may touch no more."""
+    scalar, i, n = ir.VType(float32), ir.Var("i"), ir.Var("n")
+    fill = ir.For("i", ir.const(0), n, 1, (ir.Store("c", i, ir.Const(1.0, scalar)),))
+    routine = ir.Routine("fill", (ir.BufferParam("c", float32, Dim.symbol("n"), True),), ("n",), (fill,))
+    for start, many, inside in ((0, 4, True), (1, 3, True), (1, 4, False), (-1, 2, False)):
+        body = (ir.Call("fill", (("b0", ir.const(start)),), (ir.const(many),)),)
+        kernel = ir.LoopKernel("k", (ir.BufferParam("b0", float32, 4, True),), (), body, routines=(routine,))
+        guarded = guard(Program("p", (), {}, {"k": kernel}, (), (), (), (), ())).kernels["k"]
+        words = np.zeros(8, np.float32)
+        assert (run_kernel(guarded, [words[2:6]])[0] == -1) == inside
+        assert words.tolist() == [float(inside and start <= place - 2 < start + many) for place in range(8)]
+    short = replace(routine, buffers=(replace(routine.buffers[0], size=Dim.symbol("n") - 1),))
+    body = (ir.Call("fill", (("b0", ir.const(0)),), (ir.const(4),)),)
+    kernel = ir.LoopKernel("k", (ir.BufferParam("b0", float32, 4, True),), (), body, routines=(short,))
+    guarded = guard(Program("p", (), {}, {"k": kernel}, (), (), (), (), ())).kernels["k"]
+    out = np.zeros(4, np.float32)
+    assert run_kernel(guarded, [out])[0] != -1 and out.tolist() == [1, 1, 1, 0]

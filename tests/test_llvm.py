@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from graphc.errors import InternalError
-from graphc.llvm.emit import emit, scratch_bytes
+from graphc.llvm.emit import emit
+from graphc.llvm.scratch import scratch_bytes
 from graphc.loops import ir
+from graphc.loops.check import check_kernel
 from graphc.runtime import jit
 from graphc.runtime.host import host_target
 from graphc.runtime.single import load_kernel, run_kernel
@@ -296,6 +298,34 @@ def test_fail_keeps_the_lowest_node_and_index() -> None:
     assert run_kernel(kernel, [np.array([0] * 200 + [-1])], [201])[0] == 3 << 40
     far = ir.LoopKernel("k", (), (), (ir.Fail(ir.Const(True, ir.BOOL), 1, ir.const(2**45)),))
     assert run_kernel(far, [])[0] == (1 << 40) + 2**40 - 1
+
+
+def test_routines_run_with_the_buffers_and_sizes_of_each_call() -> None:
+    x, y, many, at = ir.Var("x", vt(float32)), ir.Load("c", i, vt(float32)), ir.Var("many"), ir.Var("at")
+    total = op("add", x.vtype, x, y)
+    add = ir.Routine(
+        "add",
+        (ir.BufferParam("a", float32, Dim.symbol("many")), ir.BufferParam("c", float32, Dim.symbol("many"), True)),
+        ("many",),
+        (ir.For("i", ir.const(0), many, 1, (ir.Let(x, ir.Load("a", i, x.vtype)), ir.Store("c", i, total))),),
+    )
+    both = ir.Routine(
+        "both",
+        (ir.BufferParam("a", float32, Dim.symbol("at") + 2), ir.BufferParam("c", float32, 2, True)),
+        ("at",),
+        (ir.Call("add", (("a", at), ("c", ir.const(0))), (ir.const(2),)),),
+    )
+    body = (
+        ir.Call("add", (("b0", ir.const(1)), ("b1", n)), (n,)),
+        ir.Call("both", (("b0", ir.const(0)), ("b1", ir.const(1))), (n,)),
+    )
+    buffers = (ir.BufferParam("b0", float32, N + 2), ir.BufferParam("b1", float32, 2 * N, True))
+    kernel = ir.LoopKernel("k", buffers, ("s0",), body, routines=(add, both))
+    check_kernel(kernel)
+    a, out = np.arange(5, dtype=np.float32), np.full(6, 10, np.float32)
+    run_kernel(kernel, [a, out], [3])
+    assert out.tolist() == [10, 13, 14, 11, 12, 13]
+    assert "define internal void @k.add(" in emit(kernel, HOST)
 
 
 def test_prefetch_and_comment() -> None:

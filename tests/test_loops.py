@@ -40,18 +40,29 @@ STORE = ir.Store("b1", ir.Var("chunk"), op("reduce_add", F, add(acc(ir.const(0))
 DECLARE = ir.Declare("acc", (2,), FX, ir.Const(0.0, F))
 BAD = ir.Fail(op("lt", ir.BOOL, n, ir.const(0)), 2, n)
 EMPTY = ir.If(op("eq", ir.BOOL, n, ir.const(0)), (ir.Assign(acc(ir.const(0)), ir.Const(1.0, FX)),), (BAD,), ("acc",))
+AT = ir.Var("at")
+ROUTINE = ir.Routine(
+    "twice",
+    (ir.BufferParam("a", float32, 8), ir.BufferParam("c", float32, Dim.symbol("at") + 1, True)),
+    ("at",),
+    (ir.Store("c", AT, add(ir.Load("a", ir.const(0), F), ir.Load("a", AT, F))),),
+)
+CALL = ir.Call("twice", (("b0", add(n, ir.const(1))), ("t", ir.const(0))), (ir.const(3),))
 KERNEL = ir.LoopKernel(
     "rows_sum",
     (ir.BufferParam("b0", float32, N * 128, align=64), ir.BufferParam("b1", float32, Dim.symbol("s1"), True)),
     ("s0", "s1"),
-    (ir.Comment("two rows"), DECLARE, ir.Scratch("t", float32, 64), LOOP, EMPTY, STORE),
+    (ir.Comment("two rows"), DECLARE, ir.Scratch("t", float32, 64), LOOP, CALL, EMPTY, STORE),
     chunks=Dim.symbol("s1"),
     finish=(ir.Store("b1", ir.const(0), ir.Const(0.0, F)),),
+    routines=(ROUTINE,),
     comments=("sum(%x)  train.py:3",),
 )
 
 GOLDEN = """\
 # sum(%x)  train.py:3
+routine twice(a: f32[8], c: f32[at+1] writable; at):
+    c[at] = a[0] + a[at]
 def rows_sum(b0: f32[128*s0] align 64, b1: f32[s1] writable; s0, s1) for chunk in 0..s1:
     # two rows
     acc[2]: f32x16 = 0.0
@@ -62,6 +73,7 @@ def rows_sum(b0: f32[128*s0] align 64, b1: f32[s1] writable; s0, s1) for chunk i
             x: f32x16 = load16 b0[(k + 4)*128 + i] where m
             acc[k] := acc[k] + maximum(x, 0.5)
         prefetch b0[i + 64]
+    call twice(b0[s0 + 1], t[0]; 3)
     if s0 == 0 carry acc:
         acc[0] := 1.0
     else:
@@ -161,6 +173,12 @@ BROKEN = {
     "there is no loop of kind parallel": [serial(kind="parallel")],
     "a condition is i64, not bool": [ir.If(n, ())],
     "scratch of 0 elements": [ir.Scratch("t", float32, 0)],
+    "there is no routine thrice before this place": [ir.Call("thrice", (), ())],
+    "twice takes 2 buffers": [ir.Call("twice", (("b0", n),), (n,))],
+    "twice takes 1 sizes": [ir.Call("twice", (("b0", n), ("b1", n)), ())],
+    "t holds i64, not f32": [ir.Scratch("t", int64, 8), ir.Call("twice", (("b0", n), ("t", n)), (n,))],
+    "the start of c is f32, not i64": [ir.Call("twice", (("b0", n), ("b1", ir.Const(1.0, F))), (n,))],
+    "a size of twice is f32, not i64": [ir.Call("twice", (("b0", n), ("b1", n)), (ir.Const(1.0, F),))],
     "does not fit into the error word": [ir.Fail(ir.Const(True, ir.BOOL), 1 << 24, n)],
 }
 
@@ -190,3 +208,21 @@ def test_the_same_name_in_two_loops_is_fine() -> None:
 def test_constants_of_every_kind_print(dtype: DType) -> None:
     shown = {"bool": "True", "i32": "1i32", "i64": "1", "f32": "1.0"}
     assert print_expression(ir.Const(1, ir.VType(dtype))) == shown[dtype.short]
+
+
+def test_what_a_routine_must_not_do() -> None:
+    calls_itself = dataclasses.replace(ROUTINE, body=(ir.Call("twice", (("a", AT), ("c", AT)), (AT,)),))
+    for wrong, message in (
+        ((ROUTINE, ROUTINE), "two routines called twice"),
+        ((dataclasses.replace(ROUTINE, sizes=("at", "a")),), "routine twice of kernel rows_sum has two parameters"),
+        ((dataclasses.replace(ROUTINE, body=(ir.Scratch("t", float32, 8),)),), "a routine has no scratch of its own"),
+        ((dataclasses.replace(ROUTINE, body=(let("y", n),)),), "s0 is used before it is defined"),
+        ((calls_itself,), "there is no routine twice before this place"),
+    ):
+        with pytest.raises(InternalError, match=message):
+            check_kernel(dataclasses.replace(KERNEL, routines=wrong))
+
+
+def test_a_routine_writes_only_what_it_may() -> None:
+    with pytest.raises(InternalError, match="b0 is not writable"):
+        check_kernel(with_body(ir.Call("twice", (("b1", n), ("b0", n)), (n,))))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphc.errors import InternalError
-from graphc.llvm.emit import scratch_bytes
+from graphc.llvm.scratch import scratch_bytes
 from graphc.loops import ir
 from graphc.loops.program import Buffer, Task
 from graphc.runtime import executable

@@ -17,42 +17,24 @@ from graphc.errors import InternalError
 from graphc.llvm.arithmetic import Arithmetic
 from graphc.llvm.builder import Builder, Loop
 from graphc.llvm.memory import Memory, Pointer
-from graphc.llvm.scratch import CACHE_LINE, scratch_layout
-from graphc.llvm.values import Value
+from graphc.llvm.scratch import CACHE_LINE, STACK_BYTES, scratch_layout
+from graphc.llvm.values import Registers, Value
 from graphc.loops import ir
 from graphc.ops.lowering import FUNCTIONS
 from graphc.target import Target
 from graphc.types import int64
 
-STACK_BYTES = 64 * 1024  # scratch up to here lies on the stack of the worker
 SCRATCH_BASE, SCRATCH_STRIDE = 2, 3  # context words: address of all workers' scratch, bytes for each worker
 _INDEX_BITS = 40
 _PARAMETERS = "ptr %context, ptr %sizes, ptr %buffers, i64 %begin, i64 %end, i64 %worker"
 
 
 def emit(kernel: ir.LoopKernel, target: Target) -> str:
-    """The LLVM module for `kernel`: one function with the kernel's name, and declarations of intrinsics.
+    """The LLVM module for `kernel`: a function with the kernel's name, those of its routines, and intrinsics.
 
     The kernel must be well formed (`graphc.loops.check.check_kernel`).
     """
     return _Emitter(kernel, target).module()
-
-
-def scratch_bytes(kernel: ir.LoopKernel) -> int:
-    """Bytes of scratch that the runtime must provide to each worker (context words 2 and 3); 0 if the stack does."""
-    total = scratch_layout(kernel)[1]
-    return total if total > STACK_BYTES else 0
-
-
-class _Registers:
-    """The registers of one Declare: their values now, row by row."""
-
-    __slots__ = ("shape", "values", "vtype")
-
-    def __init__(self, shape: tuple[int, ...], vtype: ir.VType, values: list[Value]) -> None:
-        self.shape = shape
-        self.vtype = vtype
-        self.values = values
 
 
 class _Emitter:
@@ -65,7 +47,7 @@ class _Emitter:
         self.names: dict[str, Value] = {}
         self.constants: dict[tuple[int | str, str, int], Value] = {}
         self.methods: dict[str, Callable[..., Value]] = {}  # of ops that only have operands: nearly all
-        self.registers: dict[str, _Registers] = {}
+        self.registers: dict[str, Registers] = {}
         self.offsets, self.scratch = scratch_layout(kernel)
         self.scratch_pointer = ""
 
@@ -94,6 +76,7 @@ class _Emitter:
             f"; {kernel.name}",
             f'target triple = "{target.triple}"',
             "",
+            *(line for routine in kernel.routines for line in self._routine(routine)),
             f"define i32 @{kernel.name}({_PARAMETERS}) #0 {{",
             "entry:",
             *self.builder.pop().lines,
@@ -105,6 +88,18 @@ class _Emitter:
             "",
         ]
         return "\n".join(lines)
+
+    def _routine(self, routine: ir.Routine) -> list[str]:
+        """The function of a routine, which this module alone sees."""
+        inner = _Emitter(self.kernel, self.target)
+        inner.builder.declarations = self.builder.declarations
+        inner.names = {size: Value(f"%{size}", int64) for size in routine.sizes}
+        inner.memory.pointers = {b.name: Pointer(f"%{b.name}", b.dtype, b.align) for b in routine.buffers}
+        inner.block(routine.body)
+        parameters = [*(f"ptr %{b.name}" for b in routine.buffers), *(f"i64 %{size}" for size in routine.sizes)]
+        name = f"{self.kernel.name}.{routine.name}"
+        head = f"define internal void @{name}({', '.join(['ptr %context', *parameters])}) #0 {{"
+        return [head, "entry:", *inner.builder.pop().lines, "  ret void", "}", ""]
 
     def _entry(self) -> None:
         """Load sizes and addresses once; make room for scratch."""
@@ -149,7 +144,7 @@ class _Emitter:
             raise InternalError(f"kernel {self.kernel.name} uses {expr.name} before it is defined")
         return found
 
-    def _register(self, expr: ir.Reg) -> tuple[_Registers, int]:
+    def _register(self, expr: ir.Reg) -> tuple[Registers, int]:
         registers = self.registers.get(expr.name)
         if registers is None:
             raise InternalError(f"kernel {self.kernel.name} uses the registers {expr.name} before they are declared")
@@ -209,7 +204,7 @@ class _Emitter:
         for size in s.shape:
             count *= size
         initial = self.arithmetic.splat(self.value(s.init), s.vtype.lanes)
-        self.registers[s.name] = _Registers(s.shape, s.vtype, [initial] * count)
+        self.registers[s.name] = Registers(s.shape, s.vtype, [initial] * count)
 
     def _assign(self, s: ir.Assign) -> None:
         value = self.value(s.value)
@@ -229,6 +224,11 @@ class _Emitter:
 
     def _prefetch(self, s: ir.Prefetch) -> None:
         self.memory.prefetch(s.buffer, self.value(s.index), s.write)
+
+    def _call(self, s: ir.Call) -> None:
+        operands = [f"ptr {self.memory.address(buffer, self.value(index))}" for buffer, index in s.buffers]
+        operands += [self.value(size).typed for size in s.sizes]
+        self.builder.line(f"call void @{self.kernel.name}.{s.routine}({', '.join(['ptr %context', *operands])})")
 
     def _comment(self, s: ir.Comment) -> None:
         for text in s.text.splitlines():
@@ -271,7 +271,7 @@ class _Emitter:
 
     # -- control flow
 
-    def _carried(self, carry: Sequence[str]) -> list[tuple[_Registers, int]]:
+    def _carried(self, carry: Sequence[str]) -> list[tuple[Registers, int]]:
         """The registers that a loop or branch changes, each with its position."""
         return [(r, k) for name in carry for r in [self.registers[name]] for k in range(len(r.values))]
 
@@ -393,5 +393,6 @@ _STATEMENTS: dict[type, Callable[[_Emitter, Any], None]] = {
     ir.Scratch: _Emitter._scratch,
     ir.Fail: _Emitter._fail,
     ir.Prefetch: _Emitter._prefetch,
+    ir.Call: _Emitter._call,
     ir.Comment: _Emitter._comment,
 }

@@ -32,6 +32,10 @@ class Memory:
         self.pointers: dict[str, Pointer] = {}
         self._walked: dict[tuple[str, str], str | None] = {}  # (address, index) -> the element's address, if stepped
 
+    def address(self, buffer: str, index: Value) -> str:
+        """The address of an element of a buffer."""
+        return self._address(self.pointers[buffer], index)
+
     def _address(self, pointer: Pointer, index: Value) -> str:
         """The address of an element. Elements at `base + constant` share the address of `base`."""
         element = memory_type_text(pointer.dtype)

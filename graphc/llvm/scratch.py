@@ -1,4 +1,4 @@
-"""Where a kernel's scratch arrays lie. Enter at `scratch_layout`."""
+"""Where a kernel's scratch arrays lie. Enter at `scratch_layout` and `scratch_bytes`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Sequence
 from graphc.loops import ir
 
 CACHE_LINE = 64
+STACK_BYTES = 64 * 1024  # scratch up to here lies on the stack of the worker
+
+
+def scratch_bytes(kernel: ir.LoopKernel) -> int:
+    """Bytes of scratch that the runtime must provide to each worker (context words 2 and 3); 0 if the stack does."""
+    total = scratch_layout(kernel)[1]
+    return total if total > STACK_BYTES else 0
 _SIMPLE = frozenset({ir.Let, ir.Assign, ir.Store, ir.Declare})  # nearly all statements
 
 

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 
 from graphc.conversion import cast_array
+from graphc.loops.ir import VType
 from graphc.types import DType
 
 # Narrow floats are their bits: only `cast` knows more of them (graphc.llvm.conversions).
@@ -50,6 +51,17 @@ class Value:
 
     def __repr__(self) -> str:
         return self.typed
+
+
+class Registers:
+    """The registers of one Declare: their values now, row by row."""
+
+    __slots__ = ("shape", "values", "vtype")
+
+    def __init__(self, shape: tuple[int, ...], vtype: VType, values: list[Value]) -> None:
+        self.shape = shape
+        self.vtype = vtype
+        self.values = values
 
 
 def type_text(dtype: DType, lanes: int = 1) -> str:

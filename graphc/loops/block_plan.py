@@ -5,15 +5,15 @@ Enter at `plan_blocks`. To tune for another machine, change the rules here; `row
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.loops.schedule import known
 from graphc.target import Target
 from graphc.types import Size, ceildiv
 
-HEIGHTS = (48,)  # rows of a block, besides one and two vectors: multiples of the tiles' rows and of the lanes
-SWEPT_HEIGHTS = (192, 96, 48)  # the same where blocks have WIDTH columns
+TILE_ROWS = 7  # of a tile, whose steps are not known before it runs: each row takes an address
+HEIGHTS = (64, 48)  # rows of a block, besides one and two vectors: multiples of the tiles' columns
+SWEPT_HEIGHTS = (192, 128, 64)  # the same where blocks have WIDTH columns
 WIDTH = 128  # columns that a sweep takes at a time
 PADDING = 32  # columns before the first and behind the last one that a slot has room for: a tile may run over
 CHUNKS = 64  # that a kernel should have: none of them packs anything twice, and a mask makes them unequal
@@ -22,6 +22,14 @@ UNKNOWN_PARTS = 2  # of a batch element, where nobody knows how many of those th
 GUESSED_COLUMNS = 4096  # where nobody knows them
 TILE_OVERHEAD = 8  # rows: what a block costs besides its rows
 SWEPT_OVERHEAD = 4  # the same of one that is swept: reading all columns once more
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """Vectors of columns and rows."""
+
+    vectors: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -77,25 +85,24 @@ def plan_blocks(
 
 def sweeps_pay(sweeps: int, columns: Size, slots: int, itemsize: int, target: Target) -> bool:
     """Whether to compute matrices once in each of so many sweeps rather than keep whole rows of them in `slots`."""
-    taken = slots * HEIGHTS[0] * itemsize * known(columns, GUESSED_COLUMNS)
+    taken = slots * HEIGHTS[-1] * itemsize * known(columns, GUESSED_COLUMNS)
     return (sweeps == 1 and taken > target.l2_bytes // 4) or (sweeps == 2 and taken > target.l2_bytes)
 
 
-def tile_shape(heights: Iterable[int], columns: int, lanes: int, registers: int) -> tuple[int, int]:
-    """(vectors of columns, rows) of the tile that does most, with one of the heights.
+def tile_shape(columns: int, lanes: int, registers: int) -> TileShape:
+    """The tile that does most for a product with so many columns.
 
     Accumulators, vectors of B and a broadcast stay within nine tenths of the registers (see `schedule.register_tile`).
     """
-    count = max(1, -(-columns // lanes))
-    best, best_cost = (1, 1), float("inf")
-    for vectors in range(1, min(count, 8) + 1):
-        most = (registers - registers // 10 - 1 - vectors) // vectors
-        for rows in heights:
-            if not 1 <= rows <= most:
-                continue
-            padded = -(-count // vectors) * vectors / count
-            cycles = max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
-            cost = cycles / (rows * vectors) * padded * (1 + 0.02 * abs(vectors - 2) + 0.1 / (rows * vectors))
-            if cost < best_cost:
-                best, best_cost = (vectors, rows), cost
+    best, best_cost = TileShape(1, 1), float("inf")
+    for vectors in range(1, 9):
+        rows = min(TILE_ROWS, (registers - registers // 10 - 1 - vectors) // vectors)
+        if rows < 1:
+            continue
+        width = vectors * lanes
+        padded = -(-columns // width) * width / max(columns, 1)
+        cycles = max(rows * vectors / 2, (rows + vectors) / 2, 4.0)
+        cost = cycles / (rows * vectors) * padded * (1 + 0.1 / (rows * vectors))
+        if cost < best_cost:
+            best, best_cost = TileShape(vectors, rows), cost
     return best

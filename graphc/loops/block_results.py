@@ -7,15 +7,13 @@ result in memory (`column_product`), or to a private copy of a chunk; `finish` a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from graphc.graph import Node, Value
 from graphc.loops.block_plan import BlockPlan
-from graphc.loops.block_products import BlockProduct, emit_product
+from graphc.loops.block_products import ANY_ROWS, BlockProduct, Tiles
 from graphc.loops.block_rows import Frame
-from graphc.loops.blocks import bind, branch
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.evaluate import Evaluator, Point
 from graphc.loops.folds import Fold
@@ -28,8 +26,6 @@ from graphc.ops.registry import OPS
 from graphc.passes.blocks_shape import COLUMN_PRODUCT, PRODUCT, BlocksShape, Product
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, product, symbols
-
-TILE_ROWS = tuple(range(1, 27))
 
 
 class Side:
@@ -70,8 +66,9 @@ class Products:
 
     def __init__(
         self, h: Builder, target: Target, shape: BlocksShape, plan: BlockPlan, evaluator: Evaluator,
-        outputs: list[tuple[Value, str]],
+        outputs: list[tuple[Value, str]], tiles: Tiles,
     ) -> None:  # fmt: skip
+        self.tiles = tiles
         self.h, self.target, self.shape, self.plan = h, target, shape, plan
         self.evaluator, self.outputs = evaluator, outputs
         self.buffers = dict(evaluator.buffers)
@@ -134,17 +131,12 @@ class Products:
         finish = self._finisher(frame, each)
 
         def straight(h: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
-            with self._guarded(i, None if self.plan.exact else frame.stop - frame.start) as row:
-                finish(value, row, j, mask)
+            finish(value, i, j, mask)
 
         def turned(h: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
             finish(value, j, i, frame.mask(frame.start + j - Dim.symbol(LANE)))
 
-        tiles = self._row_tiles(frame, each)
-        if self._is_straight(each):
-            emit_product(self.h, self.target, replace(tiles, staged=not self.plan.exact), straight)
-        else:
-            emit_product(self.h, self.target, tiles, turned)
+        self.tiles.product(self._row_tiles(frame, each), straight if self._is_straight(each) else turned)
 
     def _row_tiles(self, frame: Frame, each: Product) -> BlockProduct:
         side, n, count = self._side(frame, each), "n" if each.side == 0 else "m", self._width(each)
@@ -154,9 +146,9 @@ class Products:
         of_slot = View(slot, base + low * height, height, 1)
         of_side = View(side.buffer, side.base + low * side.step["k"], side.step["k"], side.step[n])
         if self._is_straight(each):
-            heights = tuple(r for r in TILE_ROWS if height % r == 0)
-            return BlockProduct(self.dtype, 0, height, height, count, length, of_slot, of_side, True, heights)
-        return BlockProduct(self.dtype, 0, count, count, height, length, of_side, of_slot, True, TILE_ROWS)
+            rows = height if self.plan.exact else frame.stop - frame.start
+            return BlockProduct(0, rows, height, count, length, of_slot, of_side)
+        return BlockProduct(0, count, count, height, length, of_side, of_slot)
 
     def clear(self, each: Product) -> None:
         """Zeros where `add` will add."""
@@ -178,10 +170,7 @@ class Products:
                 factor = self._row_value(made.scale, self.dtype, row)
                 h.store(made.buffer, address, h.fma(old, h.widened(factor, h.lane_count), value), None)
 
-        tiles = self._row_tiles(frame, each)
-        if made.step != 1:  # no element may be added twice
-            tiles = replace(tiles, heights=tuple(r for r in TILE_ROWS if made.n % r == 0))
-        emit_product(self.h, self.target, tiles, add)
+        self.tiles.product(self._row_tiles(frame, each), add)
 
     def finish_rows(self, frame: Frame, each: Product) -> None:
         """What is behind a row product, when its sums are complete."""
@@ -230,15 +219,6 @@ class Products:
         var = Var(self.h.fresh("x"), VType(dtype))
         self.h.emit(Let(var, Load(buffer, self.h.index(row).expr, var.vtype)))
         return Scalar(var, self.h.depth)
-
-    @contextlib.contextmanager
-    def _guarded(self, index: Size, limit: Size | None) -> Iterator[Size]:
-        """A block for `index` below `limit`; gives it under a name that keeps what follows inside."""
-        if limit is None:
-            yield index
-            return
-        with branch(self.h, self.h.lt(self.h.index(index), self.h.index(limit))):
-            yield bind(self.h, "row", index)
 
     # column products
 
@@ -290,17 +270,13 @@ class Products:
             view = View(side.buffer, side.base + frame.start * side.step["k"], side.step["k"], 1)
 
         def add(h: Builder, value: Scalar, c: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
-            with self._guarded(c, frame.high) as column:
-                address = offset + column * count + j
-                old = load_here(h, buffer, self.dtype, address, mask)
-                h.store(buffer, address, h.add(old, value), mask)
+            address = offset + c * count + j
+            old = load_here(h, buffer, self.dtype, address, mask)
+            h.store(buffer, address, h.add(old, value), mask)
 
         length = plan.height if plan.exact else frame.stop - frame.start
-        made = BlockProduct(
-            self.dtype, frame.low, frame.high, self.columns, count, length,
-            View(slot, base, 1, plan.height), view, False, TILE_ROWS, True,
-        )  # fmt: skip
-        emit_product(self.h, self.target, made, add)
+        of_slot = View(slot, base, 1, plan.height)  # has room behind its last column
+        self.tiles.product(BlockProduct(frame.low, frame.high, ANY_ROWS, count, length, of_slot, view), add)
 
     def finish(self) -> None:
         """The private sums of the parts, added in their order."""

@@ -49,18 +49,32 @@ class _Checker:
     def __init__(self, kernel: ir.LoopKernel) -> None:
         self.kernel = kernel
         self.scope = _Scope()
+        self.routines: dict[str, ir.Routine] = {}  # those that may be called here
+        self.in_routine = False
 
     def run(self) -> None:
         kernel = self.kernel
-        top = self.scope
-        names = [*kernel.sizes, *(b.name for b in kernel.buffers)]
-        for name in names:
-            if names.count(name) > 1:
-                raise InternalError(f"kernel {kernel.name} has two parameters called {name}")
-        top.variables = dict.fromkeys(kernel.sizes, ir.I64)
-        top.buffers = {b.name: (b.dtype, b.writable) for b in kernel.buffers}
+        for routine in kernel.routines:
+            self.in_routine = True
+            self.enter(routine, f"routine {routine.name} of kernel {kernel.name}")
+            self.inside(routine.body, None)
+            self.in_routine = False
+            if routine.name in self.routines:
+                raise InternalError(f"kernel {kernel.name} has two routines called {routine.name}")
+            self.routines[routine.name] = routine
+        self.enter(kernel, f"kernel {kernel.name}")
         self.inside(kernel.body, "chunk")
         self.inside(kernel.finish, None)
+
+    def enter(self, what: ir.LoopKernel | ir.Routine, title: str) -> None:
+        """A scope with the parameters alone."""
+        names = [*what.sizes, *(b.name for b in what.buffers)]
+        for name in names:
+            if names.count(name) > 1:
+                raise InternalError(f"{title} has two parameters called {name}")
+        self.scope = _Scope()
+        self.scope.variables = dict.fromkeys(what.sizes, ir.I64)
+        self.scope.buffers = {b.name: (b.dtype, b.writable) for b in what.buffers}
 
     def inside(self, body: Sequence[ir.Stmt], var: str | None, frozen: frozenset[str] = frozenset()) -> None:
         """Check a block in a scope of its own, with the loop variable `var`."""
@@ -147,7 +161,22 @@ class _Checker:
             self.need(name in self.scope.registers, f"{name} is carried but not declared")
             self.need(name not in self.scope.frozen, f"{name} is carried here, but by no loop or branch around")
 
+    def call(self, s: ir.Call) -> None:
+        routine = self.routines.get(s.routine)
+        if routine is None:
+            raise _Wrong(f"there is no routine {s.routine} before this place")
+        self.need(len(s.buffers) == len(routine.buffers), f"{s.routine} takes {len(routine.buffers)} buffers")
+        self.need(len(s.sizes) == len(routine.sizes), f"{s.routine} takes {len(routine.sizes)} sizes")
+        for (name, index), param in zip(s.buffers, routine.buffers, strict=True):
+            dtype, writable = self.buffer(name)
+            self.need(dtype == param.dtype, f"{name} holds {dtype}, not {param.dtype}")
+            self.need(writable or not param.writable, f"{name} is not writable")
+            self.same(self.type_of(index), ir.I64, f"the start of {param.name}")
+        for size in s.sizes:
+            self.same(self.type_of(size), ir.I64, f"a size of {s.routine}")
+
     def scratch(self, s: ir.Scratch) -> None:
+        self.need(not self.in_routine, "a routine has no scratch of its own")
         self.need(isinstance(s.size, int) and s.size > 0, f"scratch of {s.size} elements")
         self.need(s.name not in self.scope.buffers and s.name not in self.scope.variables, f"{s.name} is defined twice")
         self.scope.buffers[s.name] = (s.dtype, True)
@@ -321,5 +350,6 @@ _STATEMENTS: dict[type, Callable[[_Checker, Any], None]] = {
     ir.Scratch: _Checker.scratch,
     ir.Fail: _Checker.fail,
     ir.Prefetch: _Checker.prefetch,
+    ir.Call: _Checker.call,
     ir.Comment: _Checker.comment,
 }

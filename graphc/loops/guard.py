@@ -7,7 +7,7 @@ and far outside may end the process. Lanes under a mask touch nothing and are no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -33,12 +33,10 @@ class _Guarding:
         self.kernel, self.checks = kernel, checks
 
     def run(self) -> ir.LoopKernel:
-        kernel = self.kernel
-        known = set(kernel.sizes)  # a buffer whose size has a name that the kernel does not get cannot be guarded
-        bounds = {b.name: _expr(b.size) for b in kernel.buffers if set(symbols(b.size)) <= known}
-        return replace(
-            kernel, body=self._block(kernel.body, dict(bounds)), finish=self._block(kernel.finish, dict(bounds))
-        )
+        kernel, bounds = self.kernel, _bounds(self.kernel)
+        routines = tuple(replace(r, body=self._block(r.body, _bounds(r))) for r in kernel.routines)
+        body, finish = self._block(kernel.body, bounds), self._block(kernel.finish, bounds)
+        return replace(kernel, body=body, finish=finish, routines=routines)
 
     def _block(self, statements: Sequence[ir.Stmt], bounds: Bounds) -> tuple[ir.Stmt, ...]:
         bounds = dict(bounds)
@@ -46,12 +44,14 @@ class _Guarding:
         for statement in statements:
             if isinstance(statement, ir.Scratch):
                 bounds[statement.name] = ir.const(statement.size)
-            accesses = [access for access in _accesses(statement) if access.buffer in bounds]
-            if accesses:
-                outside = reduce(_or, [_outside(access, bounds[access.buffer]) for access in accesses])
+            found = [_outside(a, bounds[a.buffer]) for a in _accesses(statement) if a.buffer in bounds]
+            if isinstance(statement, ir.Call):
+                found += self._handed(statement, bounds)
+            if found:
+                outside = reduce(_or, found)
                 result.append(ir.Fail(outside, len(self.checks), ir.const(0)))
                 self.checks.append(Check(f"{self.kernel.name}: {print_statement(statement)[0].strip()}", (), None, -1))
-                if isinstance(statement, ir.Store):
+                if isinstance(statement, (ir.Store, ir.Call)):
                     result.append(ir.If(ir.Op("not_", (outside,), ir.BOOL), (statement,)))
                     continue
             if isinstance(statement, ir.For):
@@ -61,6 +61,22 @@ class _Guarding:
                 statement = replace(statement, then=then, orelse=orelse)
             result.append(statement)
         return tuple(result)
+
+    def _handed(self, call: ir.Call, bounds: Bounds) -> list[ir.Expr]:
+        """For each buffer of a call: whether what the routine may touch of it begins before it or ends behind it."""
+        (routine,) = (r for r in self.kernel.routines if r.name == call.routine)
+        sizes = dict(zip(routine.sizes, call.sizes, strict=True))
+        found = []
+        for (buffer, start), param in zip(call.buffers, routine.buffers, strict=True):
+            if buffer in bounds:
+                stop = _op("add", start, _expr(param.size, sizes))
+                found.append(_or(_less(start, ir.const(0)), _less(bounds[buffer], stop)))
+        return found
+
+
+def _bounds(of: ir.LoopKernel | ir.Routine) -> Bounds:
+    """A buffer whose size has a name that the kernel does not get cannot be guarded."""
+    return {b.name: _expr(b.size) for b in of.buffers if set(symbols(b.size)) <= set(of.sizes)}
 
 
 def _accesses(statement: ir.Stmt) -> Iterator[ir.Load]:
@@ -74,6 +90,8 @@ def _accesses(statement: ir.Stmt) -> Iterator[ir.Load]:
             yield from _loads([statement.start, statement.stop])
         case ir.If() | ir.Fail():
             yield from _loads([statement.condition])
+        case ir.Call():
+            yield from _loads([*(index for _, index in statement.buffers), *statement.sizes])
         case ir.Store(buffer, index, value, mask):
             yield from _loads([index, value, *([mask] if mask else [])])
             yield ir.Load(buffer, index, value.vtype, mask)
@@ -120,18 +138,18 @@ def _or(a: ir.Expr, b: ir.Expr) -> ir.Expr:
     return ir.Op("or_", (a, b), ir.BOOL)
 
 
-def _expr(size: Size) -> ir.Expr:
-    """A size polynomial as an expression over the kernel's size arguments."""
+def _expr(size: Size, values: Mapping[str, ir.Expr] | None = None) -> ir.Expr:
+    """A size polynomial as an expression over the kernel's size arguments, or over these values of its names."""
     if isinstance(size, int):
         return ir.const(size)
     terms = []
     for monomial, factor in size.terms:
-        factors = [ir.const(factor), *(_atom(atom) for atom in monomial)]
+        factors = [ir.const(factor), *(_atom(atom, values) for atom in monomial)]
         terms.append(reduce(lambda a, b: _op("mul", a, b), factors))
     return reduce(lambda a, b: _op("add", a, b), terms)
 
 
-def _atom(atom: str | Call) -> ir.Expr:
+def _atom(atom: str | Call, values: Mapping[str, ir.Expr] | None) -> ir.Expr:
     if isinstance(atom, Call):
-        return _op(atom.fn, *(_expr(arg) for arg in atom.args))
-    return ir.Var(atom)
+        return _op(atom.fn, *(_expr(arg, values) for arg in atom.args))
+    return values[atom] if values is not None else ir.Var(atom)

@@ -1,6 +1,7 @@
 """The loop IR: what a kernel does, in about a dozen node kinds that print like Python.
 
-    kernel    ::= def NAME(buffer: dtype[size] ...; size ...): block          one chunk range of work
+    kernel    ::= routine* def NAME(buffer: dtype[size] ...; size ...): block one chunk range of work
+    routine   ::= routine NAME(buffer: dtype[size] ...; size ...): block      what several places of a kernel run
     block     ::= statement*
     statement ::= NAME = expr                                                 Let: a name for a value, never changed
                 | NAME[n][m] = expr                                           Declare: registers, all set to expr
@@ -12,6 +13,7 @@
                 | scratch NAME: dtype[n]                                      Scratch: aligned memory of this worker
                 | fail NODE at index if expr                                  Fail: report the lowest (node, index)
                 | prefetch BUFFER[index] [for writing]                        Prefetch
+                | call NAME(BUFFER[index] ...; expr ...)                      Call: a routine
     expr      ::= constant | NAME | NAME[i][j] | BUFFER[index] [where mask] | op(expr, ...)
 
 Every expression has a `VType`, a dtype and a lane count (1 is a scalar). Registers (accumulators, tiles) are names
@@ -209,11 +211,20 @@ class Prefetch:
 
 
 @record
+class Call:
+    """Run a routine. Its buffers begin at these elements of buffers or scratch; `sizes` are scalars of i64."""
+
+    routine: str
+    buffers: tuple[tuple[str, Expr], ...]
+    sizes: tuple[Expr, ...]
+
+
+@record
 class Comment:
     text: str
 
 
-Stmt = Union[Let, Declare, Assign, Store, For, If, Scratch, Fail, Prefetch, Comment]
+Stmt = Union[Let, Declare, Assign, Store, For, If, Scratch, Fail, Prefetch, Call, Comment]
 
 
 @dataclass(frozen=True)
@@ -225,6 +236,19 @@ class BufferParam:
     size: Size
     writable: bool = False
     align: int = 1
+
+
+@dataclass(frozen=True)
+class Routine:
+    """Statements that several places of a kernel run with buffers and sizes of their own: one piece of machine code.
+
+    A buffer's `size` is what the routine may touch of it. It declares no scratch, and calls earlier routines only.
+    """
+
+    name: str
+    buffers: tuple[BufferParam, ...]
+    sizes: tuple[str, ...]
+    body: tuple[Stmt, ...]
 
 
 @dataclass(frozen=True)
@@ -243,6 +267,7 @@ class LoopKernel:
     body: tuple[Stmt, ...]
     chunks: Size = 1
     finish: tuple[Stmt, ...] = ()
+    routines: tuple[Routine, ...] = ()
     comments: Sequence[str] = field(default=(), compare=False)
 
 

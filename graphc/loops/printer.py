@@ -20,18 +20,23 @@ _ATOM = 9  # binds tighter than every operator
 
 
 def print_kernel(kernel: ir.LoopKernel) -> str:
-    """The kernel's text: its parameters, its body, and its finish if it has one."""
-    parameters = ", ".join(
-        f"{b.name}: {b.dtype}[{b.size}]{' writable' if b.writable else ''}{f' align {b.align}' if b.align > 1 else ''}"
-        for b in kernel.buffers
-    )
-    sizes = f"; {', '.join(kernel.sizes)}" if kernel.sizes else ""
+    """The kernel's text: its routines, its parameters, its body, and its finish if it has one."""
     lines = [f"# {comment}" for comment in kernel.comments]
-    lines.append(f"def {kernel.name}({parameters}{sizes}) for chunk in 0..{kernel.chunks}:")
+    for routine in kernel.routines:
+        lines += [f"routine {routine.name}({_parameters(routine)}):", *print_block(routine.body, "    ")]
+    lines.append(f"def {kernel.name}({_parameters(kernel)}) for chunk in 0..{kernel.chunks}:")
     lines += print_block(kernel.body, "    ")
     if kernel.finish:
         lines += ["finish:", *print_block(kernel.finish, "    ")]
     return "\n".join(lines) + "\n"
+
+
+def _parameters(of: ir.LoopKernel | ir.Routine) -> str:
+    parameters = ", ".join(
+        f"{b.name}: {b.dtype}[{b.size}]{' writable' if b.writable else ''}{f' align {b.align}' if b.align > 1 else ''}"
+        for b in of.buffers
+    )
+    return f"{parameters}; {', '.join(of.sizes)}" if of.sizes else parameters
 
 
 def print_block(statements: Sequence[ir.Stmt], indent: str = "") -> list[str]:
@@ -157,6 +162,12 @@ def _prefetch(s: ir.Prefetch) -> str:
     return f"prefetch {s.buffer}[{print_expression(s.index)}]{' for writing' if s.write else ''}"
 
 
+def _call(s: ir.Call) -> str:
+    buffers = ", ".join(f"{buffer}[{print_expression(index)}]" for buffer, index in s.buffers)
+    sizes = f"; {', '.join(map(print_expression, s.sizes))}" if s.sizes else ""
+    return f"call {s.routine}({buffers}{sizes})"
+
+
 def _for(s: ir.For, indent: str) -> list[str]:
     kind = "unroll " if s.kind == "unroll" else ""
     step = f" step {s.step}" if s.step != 1 else ""
@@ -184,5 +195,6 @@ _LINES: dict[type, Callable[[Any], str]] = {
     ir.Scratch: _scratch,
     ir.Fail: _fail,
     ir.Prefetch: _prefetch,
+    ir.Call: _call,
 }
 _BLOCKS: dict[type, Callable[[Any, str], list[str]]] = {ir.For: _for, ir.If: _if, ir.Comment: _comment}

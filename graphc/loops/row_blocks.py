@@ -14,8 +14,8 @@ from graphc.graph import Graph, Node, Value
 from graphc.loops.block_bounds import columns_of_block, masks_of
 from graphc.loops.block_operands import emit_turned, panel_dtype, read_turned, turned_operands
 from graphc.loops.block_plan import PADDING, plan_blocks, sweeps_pay
-from graphc.loops.block_products import BlockProduct, emit_product
-from graphc.loops.block_results import TILE_ROWS, Products, Side, pack_block
+from graphc.loops.block_products import BlockProduct, Tiles
+from graphc.loops.block_results import Products, Side, pack_block
 from graphc.loops.block_rows import Frame, RowLoops
 from graphc.loops.block_running import RunningRows
 from graphc.loops.block_sweeps import plan_sweeps
@@ -62,7 +62,8 @@ class _Lowering:
         self.plan = plan_blocks(
             self.rows, self.columns, self.batches, slots, adds, itemsize, target, swept, bool(self.masks)
         )
-        self.products = Products(self.h, target, shape, self.plan, self.evaluator, self.outputs)
+        self.tiles = Tiles(self.h, self.dtype, target.vector_registers)
+        self.products = Products(self.h, target, shape, self.plan, self.evaluator, self.outputs, self.tiles)
         self.partials: list[tuple[DType, Size]] = []
 
     def run(self) -> Lowered:
@@ -99,7 +100,8 @@ class _Lowering:
         behind = len(params)
         params += [BufferParam(f"b{behind + n}", d, size, writable=True) for n, (d, size) in enumerate(self.partials)]
         sizes = tuple(sorted({*h.sizes, *symbols(chunks)} - {"chunk"}))
-        kernel = LoopKernel(self.name, tuple(params), sizes, tuple(body), chunks, finish)
+        routines = tuple(self.tiles.routines.values())
+        kernel = LoopKernel(self.name, tuple(params), sizes, tuple(body), chunks, finish, routines)
         return Lowered(kernel, tuple(map(Dim.symbol, sizes)), tuple(self.partials))
 
     # memory
@@ -241,7 +243,7 @@ class _Lowering:
 
     def _entering(self, frame: Frame, node: Node, leaf: Value) -> None:
         """S.T = columns' side @ (rows' side of the block).T, into the slot of its leaf."""
-        h, plan, shape = self.h, self.plan, self.shape
+        plan, shape = self.plan, self.shape
         axis = 1 if shape.row < shape.column else 0
         columns, column = Side(node, axis, self.buffers, list(self.where.values())), "mn"[axis]
         slot, base = frame.slot(leaf)
@@ -255,13 +257,8 @@ class _Lowering:
                 point.bound[view] = read_turned(h, view, self.turned[view], frame.base + c * plan.height + lane)
             h.store(slot, base + c * plan.height + lane, self.evaluator.at(leaf, index, point), None)
 
-        emit_product(
-            h,
-            self.target,
-            BlockProduct(
-                self.dtype, frame.low, frame.high, self.columns, plan.height, self._inner(node),
-                View(columns.buffer, columns.base, columns.step["k"], columns.step[column]),
-                View(self.panels[node], 0, plan.height, 1), True, TILE_ROWS,
-            ),
-            store,
-        )  # fmt: skip
+        whole = (slot, base, plan.height)
+        a = View(columns.buffer, columns.base, columns.step["k"], columns.step[column])
+        b = View(self.panels[node], 0, plan.height, 1)
+        made = BlockProduct(frame.low, frame.high, self.columns, plan.height, self._inner(node), a, b, whole)
+        self.tiles.product(made, None if leaf == Value(node) else store)
