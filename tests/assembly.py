@@ -50,11 +50,14 @@ class Loop:
 def innermost_loops(assembly: str) -> list[Loop]:
     """The natural loops that hold no other: of a branch back to a block that all ways to the branch lead through.
 
+    A loop that calls a function of the same text holds the loops of that. What any loop calls from elsewhere is listed.
+
     A block out of line that jumps back into the middle (a lane of a masked load, on targets without those) is no loop.
     """
     import networkx as nx
 
     found = []
+    own = set(re.findall(r"^(\w[\w.]*):", assembly, flags=re.M))
     for function in re.split(r"^(?=\w[\w.]*:\s)", assembly, flags=re.M):
         blocks, graph = _blocks(function)
         if not blocks:
@@ -66,7 +69,9 @@ def innermost_loops(assembly: str) -> list[Loop]:
                 loops[head] = loops.get(head, {head}) | _members(graph, head, source)
         for head, members in loops.items():
             if not any(other in members for other in loops if other != head):
-                found.append(Loop(head, tuple(line for name in blocks if name in members for line in blocks[name])))
+                loop = Loop(head, tuple(line for name in blocks if name in members for line in blocks[name]))
+                if not loop.calls or {line.split()[-1] for line in loop.calls} - own:
+                    found.append(loop)
     return found
 
 

@@ -124,7 +124,6 @@ SPILLS = {
     ("batch norm", "avx2"): 2, ("argmax", "sse2"): 4,
     ("GELU", "avx2"): 2, ("GELU", "neon"): 12, ("log", "avx2"): 2, ("erf", "avx2"): 4, ("erf", "neon"): 2,
     ("sin", "avx2"): 54, ("sin", "sse2"): 31, ("sin", "neon"): 22,
-    ("attention", "avx2"): 6, ("attention", "sse2"): 6, ("long attention", "avx2"): 6, ("long attention", "sse2"): 6,
     ("Adam", "avx2"): 2, ("Adam", "sse2"): 6,
 }  # fmt: skip
 FINISHED = {"sum", "sum float64"}  # the finish of a total adds one partial result for each chunk, in their order
@@ -184,6 +183,13 @@ def test_what_is_planted_is_found(load: str, work: str, found: tuple[int, int, i
     """In the inner loop; what stands in the outer one, behind both or out of line is nobody's."""
     (loop,) = innermost_loops(PLANTED.format(load=load, work=work))
     assert (len(loop.spills), len(loop.scalars), len(loop.calls)) == found
+
+
+def test_a_loop_that_calls_a_routine_is_not_the_innermost_one() -> None:
+    routine = "k.tile:\n.LBB0_1:\n\tdecq\t%rax\n\tjne\t.LBB0_1\n\tretq\n"
+    for called, inside in (("k.tile", [".LBB0_1"]), ("expf@PLT", [".LBB0_1", ".LBB1_1"])):
+        text = f"{routine}k:\n.LBB1_1:\n\tcallq\t{called}\n\tdecq\t%rdx\n\tjne\t.LBB1_1\n\tretq\n"
+        assert [loop.label for loop in innermost_loops(text)] == inside
 
 
 def test_loops_of_aarch64_are_found() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.loops.block_plan import TileShape, tile_shape
-from graphc.loops.blocks import bind, branch, opaque
+from graphc.loops.blocks import branch, opaque
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import BufferParam, Call, Routine, Scratch
 from graphc.loops.lanes import below, load_here
@@ -83,13 +83,11 @@ class Tiles:
                 # the tile before has handed on the rows that both have; in place, all are new
                 first = 0 if product.into is not None else tile - row
                 last = rows if product.into is not None else minimum(rows, product.stop - row)
-                with h.loop("line", first, last) as line:
+                with h.loop("line", first, last) as line, h.loop("v", 0, width, h.lane_count) as v:
                     buffer, base, step = result
-                    i = bind(h, "row", row + line)
-                    for v in range(0, width, h.lane_count):
-                        value = load_here(h, buffer, self.dtype, base + line * step + v + Dim.symbol(LANE))
-                        mask = below(h, product.columns - col - v) if product.columns % width else None
-                        epilogue(h, value, i, col + v + Dim.symbol(LANE), (), mask)
+                    value = load_here(h, buffer, self.dtype, base + line * step + v + Dim.symbol(LANE))
+                    mask = below(h, product.columns - col - v) if product.columns % width else None
+                    epilogue(h, value, row + line, col + v + Dim.symbol(LANE), (), mask)
 
     def _call(self, routine: Routine, product: BlockProduct, row: Size, col: Size, result: Place) -> None:
         """The tile at (row, col)."""
