@@ -20,7 +20,7 @@ from graphc.loops.folds import Fold
 from graphc.loops.ir import Let, Load, Scratch, Var, VType
 from graphc.loops.lanes import below, load_here
 from graphc.loops.matmul import label_symbol, strides_of
-from graphc.loops.packing import Source, pack, pack_gathered
+from graphc.loops.packing import Source, lane_mask, pack
 from graphc.loops.tile import View
 from graphc.ops.registry import OPS
 from graphc.passes.blocks_shape import COLUMN_PRODUCT, PRODUCT, BlocksShape, Product
@@ -43,8 +43,17 @@ class Side:
 
 
 def pack_block(h: Builder, target: Target, source: Source, length: Size, panel: str, groups: int) -> None:
-    """Pack a block; zips in registers would take a third of the time to compile."""
-    (pack_gathered if target.masked_memory else pack)(h, source, length, panel, 0, groups)
+    """Pack a block. By gathers where there are any: zips in registers would take a third of the time to compile."""
+    if source.lane_stride == 1 or not target.masked_memory:
+        pack(h, source, length, panel, 0, groups)
+        return
+    width = groups * h.lane_count
+    with h.loop("first", 0, width, h.lane_count) as first:
+        mask = lane_mask(h, first, source.limit) if source.limit != width else None
+        base = source.base + (first + Dim.symbol(LANE)) * source.lane_stride
+        with h.loop("p", 0, length) as p:
+            vector = h.load(source.buffer, source.dtype, base + p * source.k_stride, mask)
+            h.store(panel, p * width + first + Dim.symbol(LANE), vector, None)
 
 
 @dataclass(frozen=True)
