@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from graphc.graph import Node, Value
 from graphc.loops.block_plan import BlockPlan
-from graphc.loops.block_products import ANY_ROWS, BlockProduct, Tiles
+from graphc.loops.block_products import BlockProduct, Tiles
 from graphc.loops.block_rows import Frame
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.evaluate import Evaluator, Point
@@ -20,7 +20,7 @@ from graphc.loops.folds import Fold
 from graphc.loops.ir import Let, Load, Scratch, Var, VType
 from graphc.loops.lanes import below, load_here
 from graphc.loops.matmul import label_symbol, strides_of
-from graphc.loops.packing import Source, lane_mask, pack
+from graphc.loops.packing import Source
 from graphc.loops.tile import View
 from graphc.ops.registry import OPS
 from graphc.passes.blocks_shape import COLUMN_PRODUCT, PRODUCT, BlocksShape, Product
@@ -40,20 +40,6 @@ class Side:
         self.step = {label: steps[label_symbol(label)] for label in axes}
         for label, index in zip(axes[:-2], batch, strict=True):
             self.base = self.base + self.step[label] * index
-
-
-def pack_block(h: Builder, target: Target, source: Source, length: Size, panel: str, groups: int) -> None:
-    """Pack a block. By gathers where there are any: zips in registers would take a third of the time to compile."""
-    if source.lane_stride == 1 or not target.masked_memory:
-        pack(h, source, length, panel, 0, groups)
-        return
-    width = groups * h.lane_count
-    with h.loop("first", 0, width, h.lane_count) as first:
-        mask = lane_mask(h, first, source.limit) if source.limit != width else None
-        base = source.base + (first + Dim.symbol(LANE)) * source.lane_stride
-        with h.loop("p", 0, length) as p:
-            vector = h.load(source.buffer, source.dtype, base + p * source.k_stride, mask)
-            h.store(panel, p * width + first + Dim.symbol(LANE), vector, None)
 
 
 @dataclass(frozen=True)
@@ -266,7 +252,7 @@ class Products:
             h.emit(Scratch(panel, self.dtype, plan.height * groups * plan.lanes))
             base = side.base + frame.start * side.step["k"]
             source = Source(side.buffer, self.dtype, base, side.step["k"], side.step["n"], count)
-            pack_block(h, self.target, source, frame.stop - frame.start, panel, groups)
+            self.tiles.pack(self.target, source, frame.stop - frame.start, panel, groups)
             self.packed[each.node] = View(panel, 0, groups * plan.lanes, 1)
 
     def column_product(self, frame: Frame, each: Product) -> None:
@@ -285,7 +271,7 @@ class Products:
 
         length = plan.height if plan.exact else frame.stop - frame.start
         of_slot = View(slot, base, 1, plan.height)  # has room behind its last column
-        self.tiles.product(BlockProduct(frame.low, frame.high, ANY_ROWS, count, length, of_slot, view), add)
+        self.tiles.product(BlockProduct(frame.low, frame.high, None, count, length, of_slot, view), add)
 
     def finish(self) -> None:
         """The private sums of the parts, added in their order."""

@@ -15,7 +15,7 @@ from graphc.loops.block_bounds import columns_of_block, masks_of
 from graphc.loops.block_operands import emit_turned, panel_dtype, read_turned, turned_operands
 from graphc.loops.block_plan import PADDING, plan_blocks, sweeps_pay
 from graphc.loops.block_products import BlockProduct, Tiles
-from graphc.loops.block_results import Products, Side, pack_block
+from graphc.loops.block_results import Products, Side
 from graphc.loops.block_rows import Frame, RowLoops
 from graphc.loops.block_running import RunningRows
 from graphc.loops.block_sweeps import plan_sweeps
@@ -230,7 +230,7 @@ class _Lowering:
             rows.buffer, self.dtype, rows.base + frame.start * rows.step[row], rows.step["k"], rows.step[row],
             plan.height if plan.exact else frame.stop - frame.start,
         )  # fmt: skip
-        pack_block(self.h, self.target, source, self._inner(node), self.panels[node], plan.height // plan.lanes)
+        self.tiles.pack(self.target, source, self._inner(node), self.panels[node], plan.height // plan.lanes)
 
     def _enter(self, frame: Frame, values: BlockValues) -> None:
         """The matrices that entering products make, and operands of that size."""
