@@ -3,7 +3,7 @@
 Enter at `compute_operands`. A kernel whose nodes are all elementwise (or movement) and whose one result nothing but
 operands of matmuls reads becomes part of their kernels: its nodes stand before the matmul, and its operands are theirs.
 Where the loop level packs the operand, it computes as it packs; `graphc.loops.prologue` says how and when it does not.
-docs/design/prologues.md has the reasons. To allow more producers, edit `_is_producer`; more readers, `_operand_of`.
+docs/design/prologues.md has the reasons. To allow more producers, edit `is_producer`; more readers, `_operand_of`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def compute_operands(graph: Graph) -> Graph:
     outputs = set(graph.outputs)
     inside: set[Value] = set()
     for node, shape in shapes.items():
-        if isinstance(shape, RowsShape) and _is_producer(node, shape) and node.outputs[0] not in outputs:
+        if isinstance(shape, RowsShape) and is_producer(node, shape) and node.outputs[0] not in outputs:
             value = node.outputs[0]
             readers = users.get(value, [])
             repeated = len(readers) == 1 or _may_repeat(node)
@@ -46,7 +46,7 @@ def compute_operands(graph: Graph) -> Graph:
     return graph.with_outputs([new.get(v, v) for v in graph.outputs]) if new else graph
 
 
-def _is_producer(node: Node, shape: RowsShape) -> bool:
+def is_producer(node: Node, shape: RowsShape) -> bool:
     """Whether a kernel computes one array, element by element, without an index that is checked."""
     inner: Graph = node.attrs["graph"]
     plain = not (shape.reductions or shape.totals or shape.columns) and len(node.outputs) == 1
@@ -130,10 +130,10 @@ def _joined(node: Node, inside: set[Value], new: dict[Value, Value]) -> Node:
     name = "_of_".join([node.attrs["name"], *names])
     graph = Graph(tuple(operands.values()), tuple(made[v] for v in inner.outputs), (), name)
     members = [node, *(v.node for v in node.inputs if v in inside)]
-    return make_node(OPS["kernel"], list(operands), {"graph": graph, "name": name}, _origin(members))
+    return make_node(OPS["kernel"], list(operands), {"graph": graph, "name": name}, joint_origin(members))
 
 
-def _origin(members: list[Node]) -> Origin | None:
+def joint_origin(members: list[Node]) -> Origin | None:
     origins = [origin for node in members if (origin := origin_of(node)) is not None]
     lines = dict.fromkeys(line for origin in origins for line in origin.lines)
     return Origin(tuple(lines)[:MOST_LINES]) if lines else None

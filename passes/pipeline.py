@@ -8,6 +8,7 @@ from __future__ import annotations
 from graphc.graph import Graph
 from graphc.observe import Observer
 from graphc.passes.choose_layouts import choose_layouts
+from graphc.passes.compute_copies import compute_copies
 from graphc.passes.compute_operands import compute_operands
 from graphc.passes.crop_products import crop_products
 from graphc.passes.divide_late import divide_late
@@ -50,6 +51,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("take_moments", take_moments, "a variance need not wait for its mean, so that memory is read once for both"),
     Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
     Pass("compute_operands", compute_operands, "what only a product reads is computed as it packs it, not stored"),
+    Pass("compute_copies", compute_copies, "nor is what only a copy or a few windows read"),
 )
 # fmt: on
 

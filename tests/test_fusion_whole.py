@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import graphc
 import graphc.ops as ops
 from graphc.build import Tensor, placeholder
 from graphc.errors import InternalError
@@ -40,7 +41,8 @@ def test_a_graph_of_no_shape_is_a_bug() -> None:
 def test_transposed_square_is_a_kernel_of_its_own() -> None:
     """Found by the random graphs: a transposed result has the shape that its kernel has, and is another value."""
     w = placeholder("w", (4, 4))
-    assert len(kernels(optimize(frozen([w], [ops.transpose(w + w)])))) == 2
+    with graphc.config(disable="compute_copies"):  # which computes it transposed
+        assert len(kernels(optimize(frozen([w], [ops.transpose(w + w)])))) == 2
 
 
 def test_nothing_to_compute() -> None:

@@ -39,9 +39,9 @@ def computing(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Node]
 def same_bits(
     inputs: Sequence[Tensor], outputs: Sequence[Tensor], arrays: Sequence[Sequence[np.ndarray]]
 ) -> graphc.Function:
-    """The function, whose results are those without the pass, to the bit, for any number of threads."""
+    """The function, whose results are those without the passes, to the bit, for any number of threads."""
     function = graphc.function(inputs, outputs)
-    with graphc.config(disable="compute_operands"):
+    with graphc.config(disable="compute_operands,compute_copies"):
         plain = graphc.function(inputs, outputs, threads=1)
     for values in arrays:
         expected = plain(*values)

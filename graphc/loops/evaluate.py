@@ -15,7 +15,7 @@ from graphc.conversion import widened
 from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value
 from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
-from graphc.loops.ir import Fail
+from graphc.loops.ir import Const, Fail
 from graphc.loops.ranges import never_negative
 from graphc.ops.lowering import Concat, Elementwise, Gather, IndexValue, Movement
 from graphc.types import Dim, Size, int64, substitute, terms_of
@@ -146,6 +146,8 @@ class Evaluator:
         value = self.at(x, self._source(node, lowering, index), inner)
         if inside is None or (inside.lanes <= value.lanes and self._is_loaded(x, inner)):  # what is left out is 0
             return value
+        if isinstance(value.expr, Const) and value.expr.value is True:
+            return inside
         return self.builder.select(inside, value, self._zero(x))
 
     def _is_loaded(self, value: Value, point: Point) -> bool:
