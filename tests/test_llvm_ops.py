@@ -339,6 +339,20 @@ def test_zip(lanes: int, run: int, part: int) -> None:
         same(high.reshape(-1, part), runs[:, 1].reshape(-1, part))
 
 
+@pytest.mark.parametrize("lanes", [2, 4, 16])
+def test_join(lanes: int) -> None:
+    for dtype in (float32, uint8, int64):
+        a, b = samples(dtype, lanes, 17), samples(dtype, lanes, 18)
+        pieces = [ir.Load(name, ir.const(0), vt(dtype, lanes)) for name in ("b0", "b1")]
+        store = ir.Store("out", ir.const(0), op("join", vt(dtype, 2 * lanes), *pieces))
+        buffers = [ir.BufferParam(name, dtype, lanes, align=dtype.itemsize) for name in ("b0", "b1")]
+        buffers.append(ir.BufferParam("out", dtype, 2 * lanes, writable=True, align=dtype.itemsize))
+        kernel, out = ir.LoopKernel("k", tuple(buffers), (), (store,)), np.empty(2 * lanes, dtype.numpy)
+        check_kernel(kernel)
+        run_kernel(kernel, [a, b, out], [], HOST)
+        same(out, np.concatenate([a, b]))
+
+
 @pytest.mark.parametrize(("lanes", "run"), [(2, 1), (16, 4), (16, 1), (8, 4)])
 def test_even_and_odd_runs(lanes: int, run: int) -> None:
     for dtype in (bool_, float32, uint8, int64):

@@ -291,6 +291,12 @@ class Arithmetic:
         rhs = f"shufflevector {a.typed}, {b.typed}, <{a.lanes} x i32> {vector_of(list(map(str, order)), int32)}"
         return self.builder.pure(a.dtype, a.lanes, rhs)
 
+    def join(self, a: Value, b: Value) -> Value:
+        """The lanes of a, then those of b."""
+        order = vector_of([str(n) for n in range(2 * a.lanes)], int32)
+        rhs = f"shufflevector {a.typed}, {b.typed}, <{2 * a.lanes} x i32> {order}"
+        return self.builder.pure(a.dtype, 2 * a.lanes, rhs)
+
     def any(self, a: Value) -> Value:
         """Whether a lane is true."""
         return a if a.lanes == 1 else self._reduce_bits("or", a)

@@ -178,6 +178,8 @@ class _Emitter:
             return converted
         if name == "extract":
             return arithmetic.extract(arguments[0], int(arguments[1].const or 0))
+        if name == "join":
+            return arithmetic.join(*arguments)
         if name in ("zip_low", "zip_high", "even", "odd"):
             counts = [int(x.const or 0) for x in arguments[2:]]
             shuffled: Value = getattr(arithmetic, name)(*arguments[:2], *counts)

@@ -270,7 +270,7 @@ class _Checker:
             self.need(span is not None and 0 <= span[0] <= span[1] < types[0].lanes, f"{types[0]} has no such lane")
 
 
-_MOVES = frozenset({"cast", "select", "splat", "extract", "zip_low", "zip_high", "even", "odd"})
+_MOVES = frozenset({"cast", "select", "splat", "extract", "zip_low", "zip_high", "even", "odd", "join"})
 _RANGE: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -320,6 +320,7 @@ _OPS: dict[str, _Rule] = {
         ["zip_low", "zip_high"], 4, lambda e, t: _all_same(e, t[:2]) and _divides(e, 2 * _count(e, 2), _count(e, 3))
     ),
     **_rules(["even", "odd"], 3, lambda e, t: _all_same(e, t[:2]) and _divides(e, 2 * _count(e, 2))),
+    "join": (2, lambda e, t: t[0] == t[1] and e.vtype == ir.VType(t[0].dtype, 2 * t[0].lanes)),
     "opaque": (1, lambda e, t: e.vtype == ir.I64 and _all_same(e, t)),
     "not_": (1, lambda e, t: _all_same(e, t) and not e.vtype.dtype.is_float),
     "copysign": (2, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),

@@ -24,7 +24,7 @@ from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
-from graphc.loops.packing import Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
+from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.row_tiles import Band, band, first_row, share, tiles_of_chunk
 from graphc.loops.schedule import Schedule, plan, turns
@@ -106,12 +106,10 @@ class _Emitter:
         s = self.schedule
         self._declare_scratch()
         chunk: Size = Dim.symbol("chunk")
-        if s.by_rows:
-            col_chunk, chunk = self._digit(chunk, s.col_chunks)
-            row_chunk, chunk = self._digit(chunk, s.row_chunks)
-        else:
-            row_chunk, chunk = self._digit(chunk, s.row_chunks)
-            col_chunk, chunk = self._digit(chunk, s.col_chunks)
+        bases = (s.col_chunks, s.row_chunks) if s.by_rows else (s.row_chunks, s.col_chunks)
+        low, chunk = self._digit(chunk, bases[0])
+        high, chunk = self._digit(chunk, bases[1]) if self.problem.batch or bases[1] == 1 else (chunk, 0)
+        row_chunk, col_chunk = (high, low) if s.by_rows else (low, high)
         total: Size = s.panels
         self.cols = share(self.builder, col_chunk, s.cols, total)
         self.rows = tiles_of_chunk(self.builder, s, row_chunk)
@@ -289,7 +287,8 @@ class _Emitter:
             base = self.a_base + block.a
             source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m, read)
             for place, at in self._runs(block, [loop.a for loop in self.nest], operand.col, self.packed_rows):
-                pack_rows(b, replace(source, base=base + place), block.length, self.a_panel, at, packed, count)
+                source = replace(source, base=base + place)
+                pack_rows(b, source, block.length, self.a_panel, at, packed, count, self._steps_divide(STEPS))
             with b.loop("tile", 0, count) as t:
                 row = opaque(b, "row", first_row(s, first + t))
                 outer = tuple(steps * self.packed_rows for steps in self.flat)
@@ -321,6 +320,12 @@ class _Emitter:
             return None
         read, where = computed.reader(computed.sources, self.builder), self.where
         return lambda h, row, col, steps, mask: read(h, where, row, col, steps, mask)
+
+    def _steps_divide(self, by: int) -> bool:
+        """Whether all blocks have a multiple of so many steps, of those of the k loop."""
+        clipped = any(clip.loop == len(self.problem.outer) for clip in self.problem.clips)
+        cut = 0 if self.nest else self.schedule.cut
+        return isinstance(self.problem.k, int) and self.problem.k % by == cut % by == 0 and not clipped
 
     def _tile_row(self, block: Block, a: View, rows: Band) -> None:
         """All panels of the chunk for one row of tiles."""

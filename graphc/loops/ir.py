@@ -117,6 +117,7 @@ class Op:
     splat(scalar) -> vector;  lanes() -> i64 vector 0,1,2,...;  extract(vector, constant lane) -> scalar;
     zip_low(a, b, run, part), zip_high -> vector: in every part of so many lanes, the runs of lanes of the lower (upper)
     half of a and of b in turns;  even(a, b, run), odd -> vector: every second run of a, then of b (constant counts);
+    join(a, b) -> a vector of twice the lanes, those of a, then of b;
     reduce_NAME(vector) -> scalar: the fixed tree of halves (lane i with lane i + n/2, and so on) of op NAME;
     any(bool vector) -> bool;  floordiv, mod(i64, i64): of non-negative integers;  min, max(i64, i64);
     opaque(i64): its operand, which the code generator then takes as given in this place: it neither computes it again

@@ -1,7 +1,7 @@
 """Packing: copies of a matrix operand into scratch, k-major, so that a tile reads it with stride 1.
 
 `pack(...)` copies `groups` vectors of *columns* (B) or *rows* (A): both are "lanes" here, and element (p, lane) lands
-at panel[p * width + lane]. Three ways: vectors along the lanes are copied; squares of vectors along k are transposed in
+at panel[p * width + lane]. Three ways: vectors along the lanes are copied; what lies along k is transposed in
 registers; anything else is gathered. To add a layout, add a way here; tiles only ever see k-major panels.
 """
 
@@ -16,7 +16,7 @@ from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import Expr, Load, Op, Store, VType, const
 from graphc.loops.problem import Problem
 from graphc.loops.schedule import Schedule, ceildiv_int
-from graphc.types import Dim, DType, Size, minimum
+from graphc.types import Dim, DType, Size, int64, minimum
 
 STEPS = 8  # of k that tiles are packed for at a time
 COPIED = 4  # vectors of a lane that are computed at a time
@@ -82,7 +82,8 @@ def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, g
     if source.lane_stride == 1:
         _copy(builder, source, length, panel, at, groups)
     elif source.k_stride == 1 and source.dtype.itemsize >= 4:
-        _transpose(builder, source, length, panel, at, groups)
+        transpose = _transpose if source.read is None else _transpose_computed
+        transpose(builder, source, length, panel, at, groups)
     else:
         pack_gathered(builder, source, length, panel, at, groups)
 
@@ -112,14 +113,15 @@ def packed_tile(schedule: Schedule, length: int) -> tuple[int, int]:
     return rows, (ceildiv_int((length + STEPS) * rows, s.lanes) + 1) * s.lanes
 
 
-def pack_rows(builder: Builder, source: Source, length: Size, panel: str, at: Size, rows: Rows, last: Size) -> None:
+def pack_rows(
+    builder: Builder, source: Source, length: Size, panel: str, at: Size, rows: Rows, last: Size, exact: bool
+) -> None:
     """Copy a transposed operand (lane_stride 1) for the tiles 0 to `last`: all of them for a few steps at a time.
 
     So a cache line that neighbouring tiles share is fetched once. A vector that is longer than a tile reaches into
-    what is written next: a tile needs room for `length` rounded up to STEPS, and for a vector more.
+    what is written next: a tile needs room for `length` rounded up to STEPS, and for a vector more. exact: it is round.
     """
     lanes = builder.lane_count
-    exact = isinstance(length, int) and length % STEPS == 0
     # where most of a vector belongs to the next steps, it would only cross into another cache line for them
     part = lane_mask(builder, 0, rows.height) if 2 * rows.height <= lanes else None
     inside = part.expr if part else None
@@ -157,7 +159,44 @@ def _copy(builder: Builder, source: Source, length: Size, panel: str, at: Size, 
 
 
 def _transpose(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
-    """Squares of lanes x lanes: as many loads along k as lanes, zips, then as many stores along the lanes."""
+    """As many steps of k at a time as a part of a register has lanes.
+
+    Each part of a vector is loaded by itself, from the lane where it belongs, so that only zips within parts are left
+    to do: a third of the instructions of squares of whole vectors, and as fast.
+    """
+    lanes, part = builder.lane_count, min(builder.lane_count, PART_BYTES // source.dtype.itemsize)
+    exact = isinstance(source.limit, int) and source.limit >= groups * lanes
+    some = VType(source.dtype, part)
+    with builder.loop("group", 0, groups) as g, builder.loop("p", 0, length, part) as p:
+        mask = None
+        if not isinstance(length, int) or length < part:
+            numbers = Scalar(Op("lanes", (), VType(int64, part)))
+            mask = builder.lt(numbers, builder.widened(builder.index(length - p), part)).expr
+        elif length % part:  # the last steps are copied twice
+            p = bind(builder, "p", minimum(p, length - part))
+        vectors = []
+        for number in range(part):
+            pieces: list[Expr] = []
+            for lane in [g * lanes + first + number for first in range(0, lanes, part)]:
+                lane = lane if exact else minimum(lane, source.limit - 1)
+                place = builder.index(source.base + p * source.k_stride + lane * source.lane_stride)
+                pieces.append(builder.let(Load(source.buffer, place.expr, some, mask), builder.depth, "x").expr)
+            vectors.append(builder.let(_joined(pieces, some), builder.depth))
+        for row, vector in enumerate(_zipped(builder, vectors, part)):
+            index = builder.index(at + (p + row) * (groups * lanes) + g * lanes)
+            builder.emit(Store(panel, index.expr, vector.expr))
+
+
+def _joined(pieces: list[Expr], vtype: VType) -> Expr:
+    """The lanes of all pieces, one after the other."""
+    while len(pieces) > 1:
+        vtype = VType(vtype.dtype, 2 * vtype.lanes)
+        pieces = [Op("join", pair, vtype) for pair in zip(pieces[::2], pieces[1::2], strict=True)]
+    return pieces[0]
+
+
+def _transpose_computed(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
+    """Squares of lanes x lanes: as many vectors along k as lanes, zips, then as many stores along the lanes."""
     lanes = builder.lane_count
     exact = isinstance(source.limit, int) and source.limit >= groups * lanes
     with builder.loop("group", 0, groups) as g, builder.loop("p", 0, length, lanes) as p:

@@ -15,7 +15,7 @@ from functools import cached_property
 from graphc.graph import Node, Value
 from graphc.loops.builder import Builder
 from graphc.loops.ir import BufferParam, LoopKernel
-from graphc.loops.packing import Rows, Source, pack, pack_rows, packed_tile, packing_read
+from graphc.loops.packing import STEPS, Rows, Source, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Problem
 from graphc.loops.row_tiles import first_row
 from graphc.loops.schedule import EVEN, GUESS, Schedule, ceildiv_int, is_thin, known, plan, turns, wanted_chunks
@@ -178,7 +178,7 @@ def _rows(problem: Problem, schedule: Schedule, target: Target) -> Pack:
         source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m, read)
         first = Dim.symbol("chunk") * s.together
         rows = Rows(lambda t: first_row(s, first + t), height, size)
-        pack_rows(builder, source, k, packed, first * size, rows, minimum(s.together, s.tiles - first))
+        pack_rows(builder, source, k, packed, first * size, rows, minimum(s.together, s.tiles - first), k % STEPS == 0)
         return _kernel("pack_rows", builder, a, problem.dtype, ceildiv(s.tiles, s.together)), {}
 
     return _pack(a, generate, problem.dtype, s.tiles * size)
