@@ -40,7 +40,7 @@ GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
 MOST_UNKNOWN = 9  # rows of a tile where m is not known: of lower tiles, fewer rows are missing at the end
-MISSING = 25  # a k loop of its own for tiles that lack a row, where that is one of so many rows or more of them
+MISSING = 33  # a k loop of its own for tiles that lack a row, where that is one of so many rows or more of them
 FEW = 4  # rows, for which B is read once or twice
 
 
