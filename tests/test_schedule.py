@@ -9,7 +9,7 @@ import pytest
 from graphc.llvm.emit import emit
 from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
-from graphc.loops.nest import Loop, arrange
+from graphc.loops.nest import Loop, Reach, arrange
 from graphc.loops.packing import packed_tile
 from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.schedule import Schedule, accumulated_shape, plan, register_tile, row_tiles
@@ -186,3 +186,32 @@ def test_few_rows_times_a_matrix_are_no_wide_tile(batch: int, rows: int, turned:
     assert (problem.a.buffer, problem.b) == ("x", Operand("y", 0, (4096 * 4096,) if batch > 1 else (), 4096, 1))
     schedule = plan(problem, AVX512)
     assert schedule.vectors == 4 and schedule.block == 16
+
+
+@pytest.mark.parametrize(
+    "m, n, chunks", [(64, 64, (2, 1)), (96, 192, (2, 1)), (24, 144, (1, 2)), (300, 64, (3, 1)), (6, 64, (1, 1))]
+)
+def test_a_long_sum_into_few_rows_reads_its_operands_once_or_twice(m: int, n: int, chunks: tuple[int, int]) -> None:
+    """Weights of 1x1 convolutions, say: each chunk of rows reads all of B, each of columns all of A."""
+    problem = Problem(float32, (), m, n, 25088, Operand("a", 0, (), 1, m), Operand("b", 0, (), n, 1))
+    schedule = plan(problem, replace(AVX512, l2_bytes=1 << 21))
+    assert schedule.cut and (schedule.row_chunks, schedule.col_chunks) == chunks
+
+
+@pytest.mark.parametrize("size, labels", [(4, "n"), (8, "n"), (16, "w"), (32, "w")])
+def test_short_lines_are_no_rows(size: int, labels: str) -> None:
+    """Images 64 KB or more apart share sets of the cache; but each line of few pixels would read all weights."""
+    channels = (1 << 16) // (size * size) * 4
+    line = size * channels
+    loops = [
+        Loop(("n",), 32, line * size, 0, line * size, True, False, True),
+        Loop(("h",), size, line, 0, line, True, False, True),
+        Loop(("w",), size, channels, 0, channels, True, False, True),
+        Loop(("o",), channels, 0, 1, 1, False, True, True),
+        Loop(("p",), 3, line, channels * channels * 3, 0, True, True, False),
+        Loop(("q",), 3, channels, channels * channels, 0, True, True, False),
+        Loop(("c",), channels, 1, channels, 0, True, True, False),
+    ]
+    reaches = [Reach(i, t, 1, 1, 1, size) for i, t in ("hp", "wq")]
+    row = arrange(float32, loops, ("x", "y"), (0, 0), AVX512, reaches).row
+    assert row is not None and row.labels == (labels,)

@@ -195,7 +195,8 @@ def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | No
             if row is not None and _collides(row.b if turned else row.a, row.size, dtype):
                 worth *= 0.8
             if row is not None and row.clipped:
-                worth *= 0.95  # some tiles lack steps, and there is code for each kind
+                # some tiles lack steps, and there is code for each kind; each line reads all weights
+                worth *= 0.95 * min(1.0, known(row.size, 64) / 12)
             if worth > best[0]:
                 best = (worth, row, col, turned)
         wide = [col for col in shared if col.a == col.b == 1]

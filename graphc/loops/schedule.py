@@ -310,8 +310,10 @@ def chunk_shape(
         cols = ceildiv_int(m * n // wanted, side * width)
         # what is read of A serves several panels from L1
         cols = max(cols, PANELS_FOR_A if pack_a else min(2, panel_count // EVEN))
-    elif cut and known(problem.m, 0) > CUT_ROWS:  # the blocks of B are read again by each chunk of rows
-        rows, cols = ceildiv_int(tile_count, ceildiv_int(m, CUT_ROWS)), panel_count
+    elif cut and known(problem.m, 0) > 2 * FEW:  # the blocks of B are read again by each chunk of rows, of A by columns
+        parts = max(min(2, wanted), ceildiv_int(m, CUT_ROWS))
+        across = parts <= panel_count and n > parts * m
+        rows, cols = ceildiv_int(tile_count, 1 if across else parts), ceildiv_int(panel_count, parts if across else 1)
     else:
         rows = ceildiv_int(tile_count, wanted)
         cols = ceildiv_int(panel_count, ceildiv_int(wanted, ceildiv_int(tile_count, rows)))
