@@ -6,8 +6,10 @@ threads claim from the front, half from the back: a thread then meets the memory
 call) before, which is still in its core's cache. The caller works too and waits only for claimed chunks, so a job
 always ends, with or without workers. Workers spin briefly after their last job, then sleep on a futex over the
 generation; whoever publishes a job wakes them if some sleep. A second Python thread that finds the pool busy runs its
-job alone. Worker threads are plain pthreads that never touch Python, so neither the GIL nor the interpreter's exit
-concerns them; a forked child starts its own.
+job alone. A worker sleeps where the last caller does not run, and once awake may run anywhere: where other processes
+keep all cores busy, the system would wake it on the caller's core and leave the two there, taking turns. Workers are
+plain pthreads that never touch Python, so neither the GIL nor the interpreter's exit concerns them; a forked child
+starts its own.
 
 Enter at `make_pool` (the driver makes the one pool of the process) and `pool_ir`. Linux only: elsewhere the pool's
 `address` is 0, which the driver reads as one thread. To port it, give another system's ways to sleep and to wake.
@@ -28,11 +30,14 @@ import numpy as np
 from graphc.runtime.buffers import aligned_bytes
 
 # Words of the pool (each on cache lines of its own, two lines apart because of the neighbour prefetcher).
-CLAIM, PENDING, SLEEPERS, STOP, BUSY, JOB = 0, 16, 32, 48, 64, 80
+CLAIM, PENDING, SLEEPERS, STOP, BUSY, JOB, CORE = 0, 16, 32, 48, 64, 80, 96
 POOL_BYTES = 1024
 MOST_CLAIMS = (1 << 16) - 1  # of one job; of more chunks several are one claim
 SPINS = 2000  # looks at the claim word before a worker sleeps: about 0.1 ms
-SYSTEM_CALLS = {"x86_64": (202, 24), "aarch64": (98, 124)}  # futex, sched_yield
+SYSTEM_CALLS = {
+    "x86_64": {"futex": 202, "sched_yield": 24, "getcpu": 309, "sched_setaffinity": 203, "sched_getaffinity": 204},
+    "aarch64": {"futex": 98, "sched_yield": 124, "getcpu": 168, "sched_setaffinity": 122, "sched_getaffinity": 123},
+}
 _PAUSE = {
     "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
     "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
@@ -50,13 +55,14 @@ def pool_ir() -> str:
     It defines `graphc_worker` (the body of a pthread), `graphc_stop` and `graphc_fork` (publish a job, work on it,
     wait for it), and calls `@graphc_chunk(ptr context, ptr region, i64 chunk, i64 worker)`, which the driver defines.
     """
-    futex, sched_yield = SYSTEM_CALLS[platform.machine()]
     declare_pause, pause = _PAUSE[platform.machine()]
-    words = {"claim": CLAIM, "pending": PENDING, "sleepers": SLEEPERS, "stop": STOP, "busy": BUSY, "job": JOB}
-    text = _POOL.replace("{pause}", pause).replace("{futex}", str(futex)).replace("{yield}", str(sched_yield))
-    text = text.replace("{spins}", str(SPINS)).replace("{most}", str(MOST_CLAIMS))
-    for name, word in words.items():
-        text = text.replace(f"{{{name}}}", str(word))
+    words = {
+        "claim": CLAIM, "pending": PENDING, "sleepers": SLEEPERS, "stop": STOP, "busy": BUSY, "job": JOB, "core": CORE,
+    }  # fmt: skip
+    numbers = {**words, **SYSTEM_CALLS[platform.machine()], "spins": SPINS, "most": MOST_CLAIMS}
+    text = _POOL.replace("{pause}", pause)
+    for name, number in numbers.items():
+        text = text.replace(f"{{{name}}}", str(number))
     return f"declare i64 @syscall(i64, ...)\n{declare_pause}\n{text}"
 
 
@@ -127,6 +133,9 @@ entry:
   %sleepers_at = getelementptr i64, ptr %pool, i64 {sleepers}
   %stop_at = getelementptr i64, ptr %pool, i64 {stop}
   %generation_at = getelementptr i32, ptr %claim_at, i64 1
+  %mask = alloca [16 x i64]
+  %asked = call i64 (i64, ...) @syscall(i64 {sched_getaffinity}, i64 0, i64 128, ptr %mask)
+  %bytes = call i64 @llvm.smax.i64(i64 %asked, i64 0)
   br label %look
 look:
   %spins = phi i64 [ 0, %entry ], [ 0, %worked ], [ %more, %spin ], [ 0, %sleep ]
@@ -149,6 +158,7 @@ spin:
   {pause}
   br label %look
 sleep:
+  call void @graphc_avoid(ptr %pool, ptr %mask, i64 %bytes)
   ; Announced first; the kernel then compares the generation, so a job published in between is never slept through.
   %asleep = atomicrmw add ptr %sleepers_at, i64 1 seq_cst, align 8
   %shifted = lshr i64 %word, 32
@@ -156,9 +166,34 @@ sleep:
   %slept = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation_at, i64 128,
                                      i32 %generation, ptr null, ptr null, i64 0)
   %awake = atomicrmw sub ptr %sleepers_at, i64 1 seq_cst, align 8
+  %free = call i64 (i64, ...) @syscall(i64 {sched_setaffinity}, i64 0, i64 %bytes, ptr %mask)
   br label %look
 exit:
   ret ptr null
+}
+
+; The cores that this worker may use: those of %mask (%bytes long) but for the one that the last caller to wake it had.
+define internal void @graphc_avoid(ptr %pool, ptr %mask, i64 %bytes) {
+entry:
+  %core_at = getelementptr i64, ptr %pool, i64 {core}
+  %core = load atomic i64, ptr %core_at monotonic, align 8
+  %slot = lshr i64 %core, 6
+  %known = icmp slt i64 %slot, 16
+  br i1 %known, label %set, label %done
+set:
+  %place = and i64 %core, 63
+  %bit = shl i64 1, %place
+  %word_at = getelementptr i64, ptr %mask, i64 %slot
+  %word = load i64, ptr %word_at
+  %others = xor i64 %bit, -1
+  %without = and i64 %word, %others
+  store i64 %without, ptr %word_at
+  ; Fails where there is no other core.
+  %done_so = call i64 (i64, ...) @syscall(i64 {sched_setaffinity}, i64 0, i64 %bytes, ptr %mask)
+  store i64 %word, ptr %word_at
+  br label %done
+done:
+  ret void
 }
 
 define internal void @graphc_wake(ptr %pool) {
@@ -180,6 +215,7 @@ define void @graphc_stop(ptr %pool) {
 }
 
 declare i64 @llvm.umin.i64(i64, i64)
+declare i64 @llvm.smax.i64(i64, i64)
 
 ; Runs chunks 0..total of a region on up to `threads` threads. False: the pool is busy, nothing was run.
 define i1 @graphc_fork(ptr %pool, ptr %context, ptr %region, i64 %total, i64 %threads) {
@@ -222,6 +258,8 @@ publish:
   %some = icmp ne i64 %sleepers, 0
   br i1 %some, label %wake, label %work
 wake:
+  %core_at = getelementptr i64, ptr %pool, i64 {core}
+  %asked = call i64 (i64, ...) @syscall(i64 {getcpu}, ptr %core_at, ptr null, ptr null)
   call void @graphc_wake(ptr %pool)
   br label %work
 work:
@@ -242,7 +280,7 @@ spin:
   br label %join
 yield:
   ; More threads than cores: give the core to the worker that holds the last chunk.
-  %yielded = call i64 (i64, ...) @syscall(i64 {yield})
+  %yielded = call i64 (i64, ...) @syscall(i64 {sched_yield})
   br label %join
 end:
   store atomic i64 0, ptr %busy_at release, align 8
