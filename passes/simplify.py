@@ -188,14 +188,29 @@ def _slice(value: Value, make: Make) -> Value | None:
     return None
 
 
-def _fold_of_one(value: Value, make: Make) -> Value | None:
+def _fold(value: Value, make: Make) -> Value | None:
     """A product, maximum or minimum over axes of size 1 is the operand; a sum is 0.0 + x, which is not x for -0.0."""
     (x,) = value.node.inputs
     if any(x.type.shape[axis] != 1 for axis in value.node.attrs["axes"]):
-        return _fold_of_zeros(value, make) if value.op.name == "sum" else None
+        zeros = _fold_of_zeros(value, make) if value.op.name == "sum" else None
+        return zeros or _fold_of_reshaped(value, make)
     result = make("cast", (x,), {"dtype": value.type.dtype})
     if value.op.name == "sum" and value.type.dtype.is_float:
         result = make("add", (result, spread_constant(0.0, value.type.dtype, x.type.shape, make)), {})
+    return make("reshape", (result,), {"shape": value.type.shape})
+
+
+def _fold_of_reshaped(value: Value, make: Make) -> Value | None:
+    """A fold over the first axes of reshaped x, which is computed, is one of x itself: it may join the kernel of x."""
+    (x,) = value.node.inputs
+    axes = value.node.attrs["axes"]
+    if x.op.name != "reshape" or axes != tuple(range(len(axes))):
+        return None
+    (whole,), kept = x.node.inputs, x.type.shape[len(axes) :]
+    first = whole.type.rank - len(kept)
+    if first < 1 or whole.type.shape[first:] != kept or not isinstance(whole.op.lowering, Elementwise):
+        return None
+    result = make(value.op.name, (whole,), {**value.node.attrs, "axes": tuple(range(first)), "keepdims": False})
     return make("reshape", (result,), {"shape": value.type.shape})
 
 
@@ -212,10 +227,10 @@ STRUCTURAL: dict[str, Callable[[Value, Make], Value | None]] = {
     "reshape": _reshape,
     "broadcast_to": _broadcast,
     "slice": _slice,
-    "sum": _fold_of_one,
-    "prod": _fold_of_one,
-    "max": _fold_of_one,
-    "min": _fold_of_one,
-    "any": _fold_of_one,
-    "all": _fold_of_one,
+    "sum": _fold,
+    "prod": _fold,
+    "max": _fold,
+    "min": _fold,
+    "any": _fold,
+    "all": _fold,
 }

@@ -28,6 +28,29 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 SIMPLIFIED = {
+    "a sum of rows behind a reshape": (
+        """input %x: f32[2,n,4]
+        %0: f32[2,n,4] = exp(%x)
+        %1: f32[2*n,4] = reshape(%0, shape=[2*n, 4])
+        %2: f32[1,4] = sum(%1, axes=[0], keepdims=True)
+        return %2""",
+        """input %x: f32[2,n,4]
+        %0: f32[2,n,4] = exp(%x)
+        %1: f32[4] = sum(%0, axes=[0, 1], keepdims=False)
+        %2: f32[1,4] = reshape(%1, shape=[1, 4])
+        return %2""",
+    ),
+    "the maximum of all, reshaped": (
+        """input %x: f32[2,3]
+        %0: f32[2,3] = exp(%x)
+        %1: f32[6] = reshape(%0, shape=[6])
+        %2: f32[] = max(%1, axes=[0], keepdims=False)
+        return %2""",
+        """input %x: f32[2,3]
+        %0: f32[2,3] = exp(%x)
+        %1: f32[] = max(%0, axes=[0, 1], keepdims=False)
+        return %1""",
+    ),
     "double negation": (
         """input %x: f32[3]
         %0: f32[3] = negative(%x)
@@ -234,6 +257,25 @@ def unary(*names: str, dtype: str = "f32", last: str | None = None) -> str:
 
 
 KEPT = {
+    "a sum of what is in memory, reshaped": """input %x: f32[2,3,4]
+        %0: f32[6,4] = reshape(%x, shape=[6, 4])
+        %1: f32[4] = sum(%0, axes=[0], keepdims=False)
+        return %1""",
+    "a sum over a part of an axis": """input %x: f32[6,4]
+        %0: f32[6,4] = exp(%x)
+        %1: f32[2,3,4] = reshape(%0, shape=[2, 3, 4])
+        %2: f32[3,4] = sum(%1, axes=[0], keepdims=False)
+        return %2""",
+    "a sum over columns of another length": """input %x: f32[6,4]
+        %0: f32[6,4] = exp(%x)
+        %1: f32[3,8] = reshape(%0, shape=[3, 8])
+        %2: f32[8] = sum(%1, axes=[0], keepdims=False)
+        return %2""",
+    "a sum along reshaped rows": """input %x: f32[2,3,4]
+        %0: f32[2,3,4] = exp(%x)
+        %1: f32[6,4] = reshape(%0, shape=[6, 4])
+        %2: f32[6] = sum(%1, axes=[1], keepdims=False)
+        return %2""",
     "x + 0.0 of -0.0 is 0.0": binary("add", "f32", "0.0"),
     "x - -0.0 of -0.0 is 0.0": binary("subtract", "f32", "-0.0"),
     "x * 0.0 is nan for inf, -0.0 for -1": binary("multiply", "f32", "0.0"),
