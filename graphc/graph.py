@@ -302,6 +302,11 @@ class Graph:
     def _order(self) -> list[Node]:
         return topological_order([v.node for v in (*self.inputs, *self.outputs)])
 
+    @cached_property
+    def derived(self) -> dict[str, Any]:
+        """What has been worked out from the graph (its shape as a kernel), kept as long as it: many passes ask."""
+        return {}
+
     def users(self) -> dict[Value, list[Node]]:
         """The nodes that read each value, in order."""
         readers: dict[Value, list[Node]] = {}

@@ -60,6 +60,13 @@ class BlocksShape:
 
 def blocks_shape(graph: Graph) -> BlocksShape:
     """The shape of an inner graph. InternalError where it has none: the pass should not have formed it."""
+    if "blocks shape" not in graph.derived:
+        graph.derived["blocks shape"] = _blocks_shape(graph)
+    found: BlocksShape = graph.derived["blocks shape"]
+    return found
+
+
+def _blocks_shape(graph: Graph) -> BlocksShape:
     nodes = graph.order()
     views = views_of(nodes)
     reductions = [node for node in nodes if isinstance(node.op.lowering, Reduction) and Value(node) not in views]

@@ -213,6 +213,13 @@ def class_of_shape(shape: Shape, rows: Rows) -> str | None:
 
 def kernel_shape(graph: Graph) -> KernelShape:
     """The shape of a kernel's inner graph. InternalError where it has none: fusion should not have formed it."""
+    if "kernel shape" not in graph.derived:
+        graph.derived["kernel shape"] = _kernel_shape(graph)
+    found: KernelShape = graph.derived["kernel shape"]
+    return found
+
+
+def _kernel_shape(graph: Graph) -> KernelShape:
     nodes = graph.order()
     kinds = [type(node.op.lowering) for node in nodes]
     if any(issubclass(kind, ScatterAdd) for kind in kinds):

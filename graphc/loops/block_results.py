@@ -18,6 +18,7 @@ from graphc.loops.builder import LANE, Builder, Ranges, Scalar, linear_address
 from graphc.loops.evaluate import Evaluator, Point
 from graphc.loops.folds import Fold
 from graphc.loops.ir import Let, Load, Scratch, Var, VType
+from graphc.loops.kernel import symbol_of
 from graphc.loops.lanes import below, load_here
 from graphc.loops.matmul import label_symbol, strides_of
 from graphc.loops.packing import Source
@@ -73,6 +74,7 @@ class Products:
         self.kept: dict[Node, tuple[str, DType]] = {}
         self.sum_of: dict[Node, str] = {}  # the buffer into which a column product adds
         self.sums: dict[Node, Sum] = {}
+        self.sides: dict[tuple[Node, int, tuple[Size, ...]], Side] = {}
         self.packed: dict[Node, View] = {}  # sides of column products that are packed
         self.part: Size = 0
 
@@ -107,12 +109,19 @@ class Products:
         return [(v, name) for v, name in found if each.node in _below(v, {each.node})]
 
     def _side(self, frame: Frame, each: Product) -> Side:
-        return Side(each.node, 1 - each.side, self.buffers, list(frame.where.values()))
+        return self.side(each.node, 1 - each.side, frame.where)
+
+    def side(self, node: Node, side: int, where: Mapping[str, Size]) -> Side:
+        """Operand `side` of a matmul for a batch element."""
+        key = node, side, tuple(where.values())
+        if key not in self.sides:
+            self.sides[key] = Side(node, side, self.buffers, key[2])
+        return self.sides[key]
 
     def _is_straight(self, each: Product) -> bool:
         """Whether the lanes of a row product run along what it makes, not along its rows."""
-        batch = [0] * (len(self.shape.full) - 2)
-        return Side(each.node, 1 - each.side, self.buffers, batch).step["n" if each.side == 0 else "m"] == 1
+        first = {symbol_of(axis): 0 for axis in range(len(self.shape.full) - 2)}
+        return self.side(each.node, 1 - each.side, first).step["n" if each.side == 0 else "m"] == 1
 
     def _width(self, each: Product) -> int:
         n = each.node.types[0].shape[-1 - each.side]

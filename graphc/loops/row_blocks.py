@@ -15,7 +15,7 @@ from graphc.loops.block_bounds import columns_of_block, masks_of
 from graphc.loops.block_operands import emit_turned, panel_dtype, read_turned, turned_operands
 from graphc.loops.block_plan import PADDING, plan_blocks, sweeps_pay
 from graphc.loops.block_products import BlockProduct, Tiles
-from graphc.loops.block_results import Products, Side
+from graphc.loops.block_results import Products
 from graphc.loops.block_rows import Frame, RowLoops
 from graphc.loops.block_running import RunningRows
 from graphc.loops.block_sweeps import plan_sweeps
@@ -225,7 +225,7 @@ class _Lowering:
     def _pack(self, frame: Frame, node: Node) -> None:
         """The block's rows of what an entering product reads, transposed."""
         plan, axis = self.plan, 0 if self.shape.row < self.shape.column else 1
-        rows, row = Side(node, axis, self.buffers, list(self.where.values())), "mn"[axis]
+        rows, row = self.products.side(node, axis, self.where), "mn"[axis]
         source = Source(
             rows.buffer, self.dtype, rows.base + frame.start * rows.step[row], rows.step["k"], rows.step[row],
             plan.height if plan.exact else frame.stop - frame.start,
@@ -245,7 +245,7 @@ class _Lowering:
         """S.T = columns' side @ (rows' side of the block).T, into the slot of its leaf."""
         plan, shape = self.plan, self.shape
         axis = 1 if shape.row < shape.column else 0
-        columns, column = Side(node, axis, self.buffers, list(self.where.values())), "mn"[axis]
+        columns, column = self.products.side(node, axis, self.where), "mn"[axis]
         slot, base = frame.slot(leaf)
         index = tuple(Dim.symbol(symbol_of(axis)) for axis in range(len(shape.full)))
 
