@@ -1,9 +1,9 @@
-"""What statistics of rows in the epilogue of a product could gain at most, where the product is stored too.
+"""Rows of products inside of the kernel of the product, against two kernels: what the pass `join_rows` gains.
 
-    python benchmarks/row_statistics.py [--rounds 15]
+    python benchmarks/row_statistics.py [--rounds 21]
 
-Each case is a step that computes a product, statistics of its rows and what is normalised by them, beside the same step
-that is given the statistics, as if they cost nothing. Interleaved rounds in one process, one thread.
+Each case is the same function with and without the pass, interleaved in one process, one thread. Those marked "stored"
+give the product as well as statistics of its rows; m is the size of a name where it is marked "named".
 """
 
 from __future__ import annotations
@@ -18,52 +18,51 @@ import numpy as np
 import graphc
 from graphc.build import Tensor
 
-Make = Callable[..., list[Tensor]]
-NORMS = ((1024, 768, 768), (4096, 256, 256), (512, 64, 64))
-SOFTMAXES = ((1024, 256, 1024), (4096, 64, 64))
+SIZES = ((4096, 64, 64), (8192, 64, 256), (4096, 256, 256), (1024, 256, 1024), (4096, 64, 1024), (3000, 100, 500))
 
 
-def layer_norm(given: bool) -> Make:
-    """A block of a transformer: residual, layer norm, product and GELU; scale and shift of rows given, or computed."""
-
-    def make(x: Tensor, w: Tensor, v: Tensor, residual: Tensor, scale: Tensor, shift: Tensor) -> list[Tensor]:
-        y = residual + x @ w
-        if given:
-            return [y, graphc.nn.functional.gelu((y * scale + shift) @ v)]
-        centred = y - y.mean(-1, keepdims=True)
-        hat = centred * graphc.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
-        return [y, graphc.nn.functional.gelu(hat @ v)]
-
-    return make
+def layer_norm(y: Tensor) -> list[Tensor]:
+    centred = y - y.mean(-1, keepdims=True)
+    return [centred * graphc.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)]
 
 
-def softmax(given: bool) -> Make:
-    """A classifier's logits and probabilities; maxima and sums of rows given, or computed."""
-
-    def make(x: Tensor, w: Tensor, most: Tensor, part: Tensor) -> list[Tensor]:
-        y = x @ w
-        return [y, graphc.exp(y - most) * part if given else graphc.nn.functional.softmax(y, -1)]
-
-    return make
+def moments(y: Tensor) -> list[Tensor]:
+    centred = y - y.mean(-1, keepdims=True)
+    return [y, y.mean(-1), (centred * centred).mean(-1)]
 
 
-def compiled(make: Make, shapes: list[tuple[int, ...]]) -> Callable[[], object]:
+FORMS: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    "softmax": lambda y: [graphc.nn.functional.softmax(y, -1)],
+    "layer norm": layer_norm,
+    "RMS norm": lambda y: [y * graphc.rsqrt((y * y).mean(-1, keepdims=True) + 1e-5)],
+    "argmax": lambda y: [y.argmax(-1)],
+    "moments, stored": moments,
+    "argmax, stored": lambda y: [y, y.argmax(-1)],
+}
+
+
+def compiled(form: str, m: int | str, k: int, n: int, disable: str) -> Callable[..., object]:
+    shapes: list[tuple[int | str, ...]] = [(m, k), (k, n), (n,)]
+    x, w, b = inputs = [graphc.placeholder(f"x{i}", shape, "float32") for i, shape in enumerate(shapes)]
+    with graphc.config(disable=disable):
+        return graphc.function(inputs, FORMS[form](x @ w + b), threads=1)
+
+
+def ratio(form: str, m: int, k: int, n: int, named: bool, rounds: int) -> float:
+    """The median of the time without the pass over that with it."""
     generator = np.random.default_rng(0)
-    inputs = [graphc.placeholder(f"x{n}", shape, "float32") for n, shape in enumerate(shapes)]
-    arrays = [0.05 * generator.standard_normal(shape, dtype=np.float32) for shape in shapes]
-    function = graphc.function(inputs, make(*inputs), threads=1)
-    return lambda: function(*arrays)
-
-
-def ratio(functions: list[Callable[[], object]], rounds: int) -> float:
-    """The median of the first one's time over the second one's."""
+    arrays = [0.05 * generator.standard_normal(shape, dtype=np.float32) for shape in ((m, k), (k, n), (n,))]
+    functions = [compiled(form, "m" if named else m, k, n, disable) for disable in ("join_rows", "")]
+    start = time.perf_counter()
+    functions[0](*arrays)
+    calls = max(2, int(3e-3 / (time.perf_counter() - start)))
     found = []
     for number in range(rounds + 2):
         seconds = [0.0, 0.0]
         for which in (0, 1) if number % 2 else (1, 0):
             start = time.perf_counter()
-            for _ in range(5):
-                functions[which]()
+            for _ in range(calls):
+                functions[which](*arrays)
             seconds[which] = time.perf_counter() - start
         found.append(seconds[0] / seconds[1])
     return statistics.median(found[2:])
@@ -71,15 +70,14 @@ def ratio(functions: list[Callable[[], object]], rounds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=21)
     rounds = parser.parse_args().rounds
-    for m, k, n in NORMS:
-        shapes: list[tuple[int, ...]] = [(m, k), (k, n), (n, k), (m, n), (m, 1), (m, 1)]
-        steps = [compiled(layer_norm(given), shapes) for given in (False, True)]
-        print(f"layer norm {m}x{k}x{n}: {ratio(steps, rounds):.2f}", flush=True)
-    for m, k, n in SOFTMAXES:
-        steps = [compiled(softmax(given), [(m, k), (k, n), (m, 1), (m, 1)]) for given in (False, True)]
-        print(f"softmax {m}x{k}x{n}: {ratio(steps, rounds):.2f}", flush=True)
+    print("| rows of x @ w + b | " + " | ".join("x".join(map(str, size)) for size in SIZES) + " |")
+    print("|---" * (len(SIZES) + 1) + "|")
+    for form in FORMS:
+        for named in (False, True) if form == "layer norm" else (False,):
+            cells = [f"{ratio(form, *size, named, rounds):.2f}" for size in SIZES]
+            print(f"| {form}{', named m' if named else ''} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from graphc.types import Shape
 
 if TYPE_CHECKING:
     from graphc.passes.blocks_shape import BlocksShape
+    from graphc.passes.product_rows import ProductRowsShape
 
 VIEW, SCALAR, ROW, FULL, COLUMN = "view", "scalar", "row", "full", "column"
 RANK = {VIEW: 0, SCALAR: 1, ROW: 2, FULL: 3, COLUMN: 4}
@@ -132,7 +133,9 @@ class MatricesShape:
     classes: Mapping[Value, str]
 
 
-KernelShape = Union[ContractionShape, RowsShape, ScatterShape, ScanShape, SortShape, MatricesShape, "BlocksShape"]
+KernelShape = Union[
+    ContractionShape, RowsShape, ScatterShape, ScanShape, SortShape, MatricesShape, "BlocksShape", "ProductRowsShape"
+]
 
 
 def one_element(shape: Shape) -> bool:
@@ -230,10 +233,11 @@ def _kernel_shape(graph: Graph) -> KernelShape:
         return SortShape(*_alone(graph, nodes, Sort))
     if Matrices in kinds:
         return MatricesShape(*_alone(graph, nodes, Matrices))
-    if kinds.count(Contraction) > 1 or (Contraction in kinds and Reduction in kinds):
+    if kinds.count(Contraction) > 1 or (Contraction in kinds and {Reduction, ArgReduction}.intersection(kinds)):
         from graphc.passes.blocks_shape import blocks_shape
+        from graphc.passes.product_rows import product_rows
 
-        return blocks_shape(graph)
+        return product_rows(graph) or blocks_shape(graph)
     if Contraction in kinds:
         return _contraction(graph, nodes)
     from graphc.passes.row_classes import RowClasses  # which reads this module

@@ -17,6 +17,7 @@ from graphc.passes.expand_products import expand_products
 from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fuse import fuse, separate
 from graphc.passes.join_blocks import join_blocks
+from graphc.passes.join_rows import join_rows
 from graphc.passes.manager import Pass, run
 from graphc.passes.merge_duplicates import merge_duplicates
 from graphc.passes.remove_dead import remove_dead
@@ -50,6 +51,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("divide_late", divide_late, "blocks of a softmax need not wait for its sums; results are shorter than rows"),
     Pass("take_moments", take_moments, "a variance need not wait for its mean, so that memory is read once for both"),
     Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
+    Pass("join_rows", join_rows, "rows of a product are in the first cache when they are complete"),
     Pass("compute_operands", compute_operands, "what only a product reads is computed as it packs it, not stored"),
     Pass("compute_copies", compute_copies, "nor is what only a copy or a few windows read"),
 )

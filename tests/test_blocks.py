@@ -84,7 +84,7 @@ def attention(
 
 def test_the_pass_in_text() -> None:
     q, k, v, out = attention(600, 700)
-    with graphc.config(disable="join_blocks"):
+    with graphc.config(disable="join_blocks,join_rows"):
         before = optimize(frozen([q, k, v], [out]))
     after = optimize(frozen([q, k, v], [out]))
     assert [n.attrs["name"] for n in kernels(before)] == ["matmul_mul_mask", "softmax", "matmul"]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from graphc.loops.blocks import bind, opaque
@@ -26,9 +27,10 @@ from graphc.loops.clips import Block, clipped, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Outer, Problem
-from graphc.loops.row_tiles import Band, band, first_row, share, tiles_of_chunk
+from graphc.loops.row_tiles import Band, Range, band, first_row, share, tiles_of_chunk
 from graphc.loops.schedule import Schedule, plan, turns
 from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, ViewRead, emit_tile, epilogue_length
+from graphc.loops.waiting import Finish, WaitingRows
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, maximum, minimum, product
 
@@ -58,19 +60,21 @@ def generate(
 
 
 def contract(
-    builder: Builder, problem: Problem, epilogue: Epilogue, target: Target, ahead: Ahead | None = None
-) -> Schedule:
+    builder: Builder, problem: Problem, epilogue: Epilogue | None, target: Target, ahead: Ahead | None = None,
+    rows: Finish | None = None,
+) -> Schedule:  # fmt: skip
     """Emit the contraction into `builder`, which has no open loop and as many lanes as a register of the dtype.
 
     The caller makes the LoopKernel, with `chunks` of the returned Schedule. ahead: asks for what the epilogue touches.
+    rows: in place of an epilogue, where the problem asks for whole rows.
     """
-    if turns(problem, target):
+    if epilogue is not None and turns(problem, target):
         problem, epilogue = problem.turned(), _turned(epilogue)
         asked = ahead
         ahead = (lambda h, row, col, where: asked(h, col, row, where)) if asked is not None else None
     schedule = plan(problem, target)
     builder.symbols["chunk"] = Scalar(Var("chunk"))
-    _Emitter(builder, problem, schedule, epilogue, ahead).emit()
+    _Emitter(builder, problem, schedule, epilogue, ahead, rows).emit()
     return schedule
 
 
@@ -97,9 +101,12 @@ def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, o
 class _Emitter:
     """One contraction being emitted: the loops around the tile, from the outside in."""
 
-    def __init__(self, builder: Builder, problem: Problem, schedule: Schedule, behind: Epilogue, ahead: Ahead | None):
+    def __init__(
+        self, builder: Builder, problem: Problem, schedule: Schedule, behind: Epilogue | None, ahead: Ahead | None,
+        rows: Finish | None,
+    ) -> None:  # fmt: skip
         self.builder, self.problem, self.schedule = builder, problem, schedule
-        self.epilogue, self.ahead = behind, ahead
+        self.epilogue, self.ahead, self.finish = behind, ahead, rows
 
     def emit(self) -> None:
         """The scratch panels, the rectangle of the chunk, then the loop over its batch elements."""
@@ -170,8 +177,9 @@ class _Emitter:
             self.partial_size = s.rows * s.height * s.cols * s.width
             b.emit(Scratch(self.partial, dtype, self.partial_size * (s.group if s.blocks_first else 1)))
         self.panel_size = length * s.width
-        self.stage = ""
-        if epilogue_length(b, self.epilogue, dtype, len(self.problem.batch)) > LONG_EPILOGUE:
+        self.stage, behind_tile, axes = "", self.epilogue, len(self.problem.batch)
+        self.waiting = WaitingRows(b, self.problem, s, self.finish) if self.finish is not None else None
+        if behind_tile is not None and epilogue_length(b, behind_tile, dtype, axes) > LONG_EPILOGUE:
             self.stage = b.fresh("stage")
             b.emit(Scratch(self.stage, dtype, s.height * s.width))
 
@@ -270,7 +278,7 @@ class _Emitter:
             return
         m, tiles = self.problem.m, self.rows
         if s.together == 1 or not s.pack_a:
-            with b.loop("tile", tiles.start, tiles.stop) as t:
+            with self._groups(block) as (start, stop), b.loop("tile", start, stop) as t:
                 row = opaque(b, "row", first_row(s, t))
                 rows = band(b, s, m, t, row)
                 if s.copy_a:  # the tile's rows, or what there is of them
@@ -289,11 +297,21 @@ class _Emitter:
             for place, at in self._runs(block, [loop.a for loop in self.nest], operand.col, self.packed_rows):
                 source = replace(source, base=base + place)
                 pack_rows(b, source, block.length, self.a_panel, at, packed, count, self._steps_divide(STEPS))
-            with b.loop("tile", 0, count) as t:
+            with self._whole(block, Range(first, first + count)), b.loop("tile", 0, count) as t:
                 row = opaque(b, "row", first_row(s, first + t))
                 outer = tuple(steps * self.packed_rows for steps in self.flat)
                 a = View(self.a_panel, t * self.packed_size, self.packed_rows, 1, outer, padded=True)
                 self._tile_row(block, a, band(b, s, m, first + t, row))
+
+    def _groups(self, block: Block) -> AbstractContextManager[tuple[Size, Size]]:
+        """Which tiles come one after the other: all, unless their rows wait for something in between."""
+        if self.waiting is None:
+            return contextlib.nullcontext((self.rows.start, self.rows.stop))
+        return self.waiting.groups(self.rows, block.last)
+
+    def _whole(self, block: Block, group: Range) -> AbstractContextManager[None]:
+        """Around some tiles, whose rows are finished behind them if anything does that."""
+        return self.waiting.together(group, block.last) if self.waiting is not None else contextlib.nullcontext()
 
     def _a_view(self, block: Block, row: Size, tile: Size) -> View:
         """The rows of A from `row` on, in place or packed (as many as the tallest tile has; the last one repeats)."""
@@ -354,6 +372,7 @@ class _Emitter:
             problem.dtype, rows.height, s.vectors, a, view, rows.row, col, self.where, rows.limit,
             problem.n if masked else None, s.pack_b or problem.panels, self.stage, block.nest,
             block.segments, self.ahead, rows.sure, rows.less,
+            self.waiting.place(rows.row, col) if self.waiting is not None else None,
         )  # fmt: skip
         partial = None
         if block.first is not None and block.last is not None:

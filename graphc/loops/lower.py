@@ -22,6 +22,7 @@ from graphc.loops.matrices import lower_matrices
 from graphc.loops.packed import wanted_packs, with_packs
 from graphc.loops.prepack import Pack
 from graphc.loops.printer import print_kernel
+from graphc.loops.product_rows import lower_product_rows
 from graphc.loops.program import Buffer, Check, Program, Task
 from graphc.loops.regions import Schedule, schedule
 from graphc.loops.regroup import substituted
@@ -39,6 +40,7 @@ from graphc.passes.domain import (
     SortShape,
     kernel_shape,
 )
+from graphc.passes.product_rows import ProductRowsShape
 from graphc.target import Target
 from graphc.text import canonical_text
 from graphc.types import Dim, Size, TensorType, substitute, symbols
@@ -206,6 +208,8 @@ class _Lowering:
         name: str = node.attrs["name"]
         if isinstance(shape, ContractionShape):
             return lower_contraction(name, inner, shape, self.target, self.checks, shared), {}
+        if isinstance(shape, ProductRowsShape):
+            return lower_product_rows(name, inner, shape, self.target, self.checks, shared), {}
         if isinstance(shape, BlocksShape):
             return lower_blocks(name, inner, shape, self.target, self.checks), {}
         if isinstance(shape, ScatterShape):

@@ -62,7 +62,7 @@ def lower_contraction(
             if adjacent:
                 h.emit(Prefetch(buffer, h.index(place).expr, True))
 
-    asks = arranged.col is not None and _outgrows_cache(graph, target)
+    asks = arranged.col is not None and outgrows_cache(graph, target)
     behind = [f"b{len(graph.inputs) + len(outputs) + i}" for i in range(2)]
     problem, packs = prepacked(arranged.problem, target, behind, shared)
     schedule = contract(builder, problem, epilogue, target, ahead if asks else None)
@@ -89,7 +89,7 @@ def packs_of(graph: Graph, shape: ContractionShape, target: Target) -> list[Pack
     return found
 
 
-def _outgrows_cache(graph: Graph, target: Target) -> bool:
+def outgrows_cache(graph: Graph, target: Target) -> bool:
     """Whether the kernel touches so much that its results are not in L2 any more when they are written again."""
     sizes = {v: product(known(size, GUESS) for size in v.type.shape) for v in (*graph.inputs, *graph.outputs)}
     return sum(known(size, 0) * v.type.dtype.itemsize for v, size in sizes.items()) > target.l2_bytes // 4

@@ -15,6 +15,7 @@ from graphc.loops.printer import print_kernel
 from graphc.loops.program import Buffer, Region, Task
 from graphc.ops.lowering import Contraction
 from graphc.passes.domain import ContractionShape, kernel_shape
+from graphc.passes.product_rows import ProductRowsShape
 from graphc.target import Target
 
 
@@ -32,6 +33,8 @@ def wanted_packs(
         if any(readers[value] > 1 for value in node.inputs):
             graph = inside(node)
             shape = kernel_shape(graph)
+            if isinstance(shape, ProductRowsShape):
+                shape = ContractionShape(shape.contraction, shape.contraction.types[0].shape, {}, ())
             if isinstance(shape, ContractionShape):  # kernels of blocks pack for themselves
                 for pack in packs_of(graph, shape, target):
                     found[pack.operands(node), print_kernel(pack.kernel)] += 1

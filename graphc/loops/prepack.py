@@ -87,7 +87,8 @@ def prepacked(
         few = few and not is_thin(problem, target)  # a narrow B is read once, as it lies, and made wide in the cache
         panelled = replace(problem, b=operand, panels=True)
         more = few and known(plan(panelled, target).chunks, 0) > known(schedule.chunks, 0)
-        if often or known(schedule.row_chunks, 0) > TWICE or more or shared(packed):
+        often = often or problem.whole_rows or known(schedule.row_chunks, 0) > TWICE
+        if often or more or shared(packed):
             found.append(packed)
             problem = panelled
     elif _too_often(problem.b, problem, schedule.pack_b, schedule.row_chunks, target):

@@ -84,6 +84,7 @@ class Problem:
     wide_a: bool = False
     tiles: bool = False  # A lies packed in the tiles of its schedule: `a.row` is the distance of tiles, not of rows
     panels: bool = False  # B lies packed in panels: `b.row` is their width
+    whole_rows: bool = False  # a chunk has all columns of its rows, which are finished when the last panel is
 
     @property
     def row_clip(self) -> Clip | None:

@@ -137,6 +137,9 @@ def plan(problem: Problem, target: Target) -> Schedule:
         )  # fmt: skip
     if thin:
         cols = max(cols, ceildiv_int(THIN_COLS, vectors * lanes))
+    if problem.whole_rows:
+        cols, wanted = known(panels, ANY), wanted_chunks(problem, lanes)[0]
+        rows = min(row_cap, ceildiv_int(known(tiles, ceildiv_int(GUESS, height)), wanted))
     if isinstance(panels, int):
         cols = max(1, min(cols, panels))
     rows_known = isinstance(problem.m, int)
@@ -156,7 +159,7 @@ def turns(problem: Problem, target: Target) -> bool:
     """
     lanes = target.lanes(problem.dtype.itemsize)
     few = known(problem.n, lanes) < lanes <= known(problem.m, lanes)
-    return few and problem.a.row == 1 and not problem.wide_a and problem.b.col != 0
+    return few and problem.a.row == 1 and not problem.wide_a and problem.b.col != 0 and not problem.whole_rows
 
 
 def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:

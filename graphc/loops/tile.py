@@ -85,6 +85,15 @@ class Segments:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tile is put in scratch, and how many elements a row has there."""
+
+    scratch: str
+    base: Size
+    width: int
+
+
+@dataclass(frozen=True)
 class Tile:
     """One tile at (row, col) of C. limit_row: rows from it on do not exist (None: all do); likewise limit_col.
 
@@ -109,10 +118,11 @@ class Tile:
     ahead: Ahead | None = None  # asks for what the epilogue will touch
     sure: int = 1
     less: int = 0
+    waits: Place | None = None  # where it is put, in place of an epilogue
 
 
 def emit_tile(
-    builder: Builder, tile: Tile, steps: Steps, unroll: int, partial: Partial | None, epilogue: Epilogue
+    builder: Builder, tile: Tile, steps: Steps, unroll: int, partial: Partial | None, epilogue: Epilogue | None
 ) -> None:
     """Emit `tile` for these steps of k, whose number is a multiple of `unroll`."""
     lanes = builder.lane_count
@@ -272,8 +282,16 @@ def _partial_places(builder: Builder, tile: Tile, partial: Partial, sums: Sums) 
             yield builder.index(base + r * partial.stride + v * builder.lane_count).expr, register
 
 
-def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Epilogue) -> None:
+def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Epilogue | None) -> None:
     """Hand every vector of the tile to the epilogue, under names that keep its statements behind the k loop."""
+    if epilogue is None:
+        assert tile.waits is not None
+        at = bind(builder, "at", tile.waits.base)
+        for r, registers in enumerate(sums):
+            for v, register in enumerate(registers):
+                place = builder.index(at + (r * tile.waits.width + v * builder.lane_count))
+                builder.emit(Store(tile.waits.scratch, place.expr, register))
+        return
     col = bind(builder, "col", tile.col) + Dim.symbol(LANE)
     first = bind(builder, "row", tile.row)
     if tile.stage:

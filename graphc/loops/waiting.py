@@ -1,0 +1,58 @@
+"""Rows of a contraction that wait in scratch until all of their panels are computed, then are finished together.
+
+`WaitingRows` is made for a problem that asks for whole rows; contraction.py opens `groups` or `together` around its
+loops over tiles. A few tiles wait at a time: so the loops over k and those over rows change places seldom.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from graphc.loops.blocks import bind, branch, opaque
+from graphc.loops.builder import Builder, Scalar
+from graphc.loops.ir import Scratch
+from graphc.loops.problem import Problem
+from graphc.loops.row_tiles import Range, first_row
+from graphc.loops.schedule import Schedule, known
+from graphc.loops.tile import Place
+from graphc.types import Size, minimum
+
+WAITING = 16 * 1024  # bytes of rows that wait, unless a single tile has more: they stay in the first cache
+
+# What finishes rows: `finish(builder, scratch, width, row, count)`, for `count` rows from `row` on, of which each has
+# `width` elements in the scratch.
+Finish = Callable[[Builder, str, int, Size, Size], None]
+
+
+class WaitingRows:
+    """The scratch for them: `width` elements a row. tiles: how many wait at a time."""
+
+    def __init__(self, builder: Builder, problem: Problem, schedule: Schedule, finish: Finish) -> None:
+        self.builder, self.m, self.schedule, self.finish = builder, problem.m, schedule, finish
+        self.scratch, self.width = builder.fresh("rows"), known(schedule.panels, 1) * schedule.width
+        tile = schedule.height * self.width
+        self.tiles = schedule.together if schedule.pack_a else max(1, WAITING // (tile * problem.dtype.itemsize))
+        builder.emit(Scratch(self.scratch, problem.dtype, self.tiles * tile))
+
+    @contextlib.contextmanager
+    def groups(self, tiles: Range, last: Scalar | None) -> Iterator[tuple[Size, Size]]:
+        """The loop over the groups of tiles: from which tile to which one goes."""
+        with self.builder.loop("group", tiles.start, tiles.stop, self.tiles) as first:
+            stop = bind(self.builder, "stop", minimum(first + self.tiles, tiles.stop))
+            with self.together(Range(first, stop), last):
+                yield first, stop
+
+    @contextlib.contextmanager
+    def together(self, group: Range, last: Scalar | None) -> Iterator[None]:
+        """Around the computation of some tiles: behind it, in the last block of steps, their rows are finished."""
+        b = self.builder
+        self.first = opaque(b, "first", first_row(self.schedule, group.start))
+        yield
+        with branch(b, last):
+            count = bind(b, "count", minimum(first_row(self.schedule, group.stop), self.m) - self.first)
+            self.finish(b, self.scratch, self.width, self.first, count)
+
+    def place(self, row: Size, col: Size) -> Place:
+        """Where a tile waits. A row that it lacks is overwritten by the next one, which begins there."""
+        return Place(self.scratch, (row - self.first) * self.width + col, self.width)
