@@ -85,7 +85,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class Place:
+class Berth:
     """Where a tile is put in scratch, and how many elements a row has there."""
 
     scratch: str
@@ -118,7 +118,7 @@ class Tile:
     ahead: Ahead | None = None  # asks for what the epilogue will touch
     sure: int = 1
     less: int = 0
-    waits: Place | None = None  # where it is put, in place of an epilogue
+    waits: Berth | None = None  # where it is put, in place of an epilogue
 
 
 def emit_tile(

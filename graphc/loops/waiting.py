@@ -15,7 +15,7 @@ from graphc.loops.ir import Scratch
 from graphc.loops.problem import Problem
 from graphc.loops.row_tiles import Range, first_row
 from graphc.loops.schedule import Schedule, known
-from graphc.loops.tile import Place
+from graphc.loops.tile import Berth
 from graphc.types import Size, minimum
 
 WAITING = 16 * 1024  # bytes of rows that wait, unless a single tile has more: they stay in the first cache
@@ -53,6 +53,6 @@ class WaitingRows:
             count = bind(b, "count", minimum(first_row(self.schedule, group.stop), self.m) - self.first)
             self.finish(b, self.scratch, self.width, self.first, count)
 
-    def place(self, row: Size, col: Size) -> Place:
+    def place(self, row: Size, col: Size) -> Berth:
         """Where a tile waits. A row that it lacks is overwritten by the next one, which begins there."""
-        return Place(self.scratch, (row - self.first) * self.width + col, self.width)
+        return Berth(self.scratch, (row - self.first) * self.width + col, self.width)
