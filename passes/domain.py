@@ -239,7 +239,7 @@ def _kernel_shape(graph: Graph) -> KernelShape:
 
         return product_rows(graph) or blocks_shape(graph)
     if Contraction in kinds:
-        return _contraction(graph, nodes)
+        return contraction_shape(graph)
     from graphc.passes.row_classes import RowClasses  # which reads this module
 
     return RowClasses(graph, nodes).shape()
@@ -267,7 +267,9 @@ def _alone(graph: Graph, nodes: list[Node], kind: type) -> tuple[Node, Shape, di
     return others[0], others[0].types[0].shape, dict.fromkeys(views, VIEW) | {Value(others[0]): FULL}
 
 
-def _contraction(graph: Graph, nodes: list[Node]) -> ContractionShape:
+def contraction_shape(graph: Graph) -> ContractionShape:
+    """The shape of an inner graph with one contraction. InternalError if more than elementwise nodes is around it."""
+    nodes = graph.order()
     views = dict.fromkeys(views_of(nodes), VIEW)
     (matmul,) = (node for node in nodes if isinstance(node.op.lowering, Contraction))
     computed: dict[int, Value] = {}

@@ -133,12 +133,14 @@ def _is_light(shape: RowsShape) -> bool:
 
 def _pays(product: Node, contraction: KernelShape | None) -> bool:
     """Whether rows of a contraction can wait in the first cache, and gain from it."""
-    if not isinstance(contraction, ContractionShape) or contraction.computed or contraction.matmul.op.name != "matmul":
+    if not isinstance(contraction, ContractionShape) or contraction.matmul.op.name != "matmul":
         return False
     inner: Graph = product.attrs["graph"]
     if any(node.attrs.get(RECOMPUTED) for node in inner.order()):
         return False
     itemsize = contraction.matmul.types[0].dtype.itemsize
+    if itemsize < 4:
+        return False  # more elements in a register than rows have lanes
     length, columns = contraction.matmul.inputs[1].type.shape[-2:]
     if not isinstance(length, int) or not isinstance(columns, int) or not 1 < columns <= MOST_COLUMNS:
         return False

@@ -51,9 +51,9 @@ PASSES: tuple[Pass, ...] = (
     Pass("divide_late", divide_late, "blocks of a softmax need not wait for its sums; results are shorter than rows"),
     Pass("take_moments", take_moments, "a variance need not wait for its mean, so that memory is read once for both"),
     Pass("split_columns", split_columns, "a sum over rows ends with the last row: what waits for it runs after it"),
-    Pass("join_rows", join_rows, "rows of a product are in the first cache when they are complete"),
     Pass("compute_operands", compute_operands, "what only a product reads is computed as it packs it, not stored"),
     Pass("compute_copies", compute_copies, "nor is what only a copy or a few windows read"),
+    Pass("join_rows", join_rows, "rows of a product are in the first cache when they are complete"),
 )
 # fmt: on
 

@@ -12,7 +12,7 @@ from graphc.errors import InternalError
 from graphc.graph import Graph, Node, Value, inherit_origin, make_node
 from graphc.ops.lowering import ArgReduction, Contraction, Elementwise, Gather, Reduction
 from graphc.ops.registry import OPS
-from graphc.passes.domain import RowsShape, views_of
+from graphc.passes.domain import ContractionShape, RowsShape, contraction_shape
 from graphc.passes.row_classes import RowClasses
 
 
@@ -20,11 +20,12 @@ from graphc.passes.row_classes import RowClasses
 class ProductRowsShape:
     """A contraction and rows of its result.
 
-    product: a placeholder for the contraction's result, which is no operand, in `behind`, the graph of all else. rows:
-    the shape of that; its reduced axis is the last one of the contraction's result.
+    contraction: the shape of a kernel of it alone, with what computes its operands. product: a placeholder for its
+    result, which is no operand, in `behind`, the graph of all else. rows: the shape of that; its reduced axis is the
+    last one of the contraction's result.
     """
 
-    contraction: Node
+    contraction: ContractionShape
     product: Value
     behind: Graph
     rows: RowsShape
@@ -37,18 +38,19 @@ def product_rows(graph: Graph) -> ProductRowsShape | None:
     if len(contractions) != 1:
         return None
     (contraction,) = contractions
-    views, full = views_of(nodes), contraction.types[0].shape
-    if len(full) != 2 or any(size == 1 for size in full) or any(v not in views for v in contraction.inputs):
+    full = contraction.types[0].shape
+    if len(full) != 2 or any(size == 1 for size in full):
         return None
     behind, product = _without(graph, contraction)
     try:
+        alone = contraction_shape(Graph(graph.inputs, (Value(contraction),)))
         rows = RowClasses(behind, behind.order()).shape()
     except InternalError:
         return None
     last = rows.reduced == (len(rows.full) - 1,) and rows.full[-1] == full[-1]
     if not last or rows.columns or rows.totals or not _read_in_place(behind, product, rows):
         return None
-    return ProductRowsShape(contraction, product, behind, rows)
+    return ProductRowsShape(alone, product, behind, rows)
 
 
 def _without(graph: Graph, contraction: Node) -> tuple[Graph, Value]:

@@ -59,7 +59,7 @@ def same_bits(
 
 def without_signs(array: np.ndarray) -> np.ndarray:
     """The array with one NaN for all."""
-    return np.where(array != array, np.array(np.nan).astype(array.dtype), array) if array.dtype.kind != "i" else array
+    return np.where(np.isnan(array), np.array(np.nan, array.dtype), array) if array.dtype.kind == "f" else array
 
 
 def normed(y: Tensor) -> Tensor:
@@ -156,13 +156,12 @@ def test_layouts(shapes: Shapes, make: Callable[..., Tensor], rng: np.random.Gen
     same_bits(inputs, outputs, [arrays])
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "float16", "int8"])
 def test_dtypes(dtype: str, rng: np.random.Generator, small: None) -> None:
     inputs = placeholders([(50, 20), (20, 30)], [dtype] * 2)
     y = inputs[0] @ inputs[1]
-    outputs = [y.max(-1), y.sum(-1)] if dtype != "bfloat16" else [functional.softmax(y, -1)]
-    arrays = [rng.integers(-9, 9, shape).astype(np.dtype(inputs[0].dtype.numpy)) for shape in ((50, 20), (20, 30))]
-    same_bits(inputs, outputs, [arrays])
+    arrays = [rng.integers(-9, 9, shape).astype(dtype) for shape in ((50, 20), (20, 30))]
+    same_bits(inputs, [y.max(-1), y.sum(-1), graphc.where(y > 0, y, 0).sum(-1), y.argmax(-1)], [arrays])
 
 
 def test_wrong_labels_are_found(small: None) -> None:
@@ -242,3 +241,33 @@ def test_the_pass_is_pure(small: None) -> None:
     text = graphc.text.to_text(before)
     assert len(passes_join_rows.join_rows(before).order()) < len(before.order())
     assert graphc.text.to_text(before) == text
+
+
+PROLOGUES: dict[str, Make] = {
+    "scaled rows": lambda x, w, s: [normed((x * s) @ w)],
+    "scaled columns": lambda x, w, s: [functional.softmax(x @ (w * 2.0).T, -1)],
+    "masked, transposed": lambda x, w, s: [normed(graphc.where(x <= 0, 0.0, x).T @ x)],
+}
+
+
+@pytest.mark.parametrize("name", PROLOGUES)
+@pytest.mark.parametrize("m, k", [(130, 64), (300, 200), ("m", 64)])
+def test_with_prologues(name: str, m: int | str, k: int, rng: np.random.Generator, small: None) -> None:
+    """A kernel may compute its operand and finish its rows."""
+    inputs = placeholders([(m, k), (k, k), (m, 1)])
+    outputs = PROLOGUES[name](*inputs)
+    rows = 77 if m == "m" else m
+    if m != "m":
+        assert len(joined(frozen(inputs, outputs))) == 1
+    shapes = [(rows, k), (k, k), (rows, 1)]
+    same_bits(inputs, outputs, [[rng.standard_normal(shape).astype("float32") for shape in shapes]])
+
+
+def test_narrow_operands_are_computed(rng: np.random.Generator, small: None) -> None:
+    """Casts stay with the product."""
+    inputs = placeholders([(300, 64), (64, 90)], ["float16"] * 2)
+    outputs = [functional.softmax(inputs[0] @ inputs[1], -1)]
+    (kernel,) = kernels(optimize(frozen(inputs, outputs)))
+    assert isinstance(kernel_shape(kernel.attrs["graph"]), ProductRowsShape)
+    x, w = (rng.standard_normal(shape).astype("float16") for shape in ((300, 64), (64, 90)))
+    same_bits(inputs, outputs, [[x, w]])

@@ -50,7 +50,7 @@ class KernelLowering(ABC):
         self, name: str, graph: Graph, shape: RowsShape, target: Target, checks: Checks, partials: Sequence[Node]
     ) -> None:
         self.name, self.graph, self.shape, self.target = name, graph, shape, target
-        self.h = Builder(lanes_for(graph, target))
+        self.h = Builder(self._lanes())
         self.axes = [i for i, size in enumerate(shape.full) if size != 1]
         self.kept = [i for i in self.axes if i not in shape.reduced]
         self.reduced = [i for i in self.axes if i in shape.reduced]
@@ -72,6 +72,10 @@ class KernelLowering(ABC):
     def _inner(self) -> Sequence[Node]:
         """The nodes that are computed for each element, or often enough to count so."""
         return self.graph.order()
+
+    def _lanes(self) -> int:
+        """How many elements all vectors of the kernel have."""
+        return lanes_for(self.graph, self.target)
 
     @abstractmethod
     def _loops(self) -> Size:

@@ -34,7 +34,7 @@ def wanted_packs(
             graph = inside(node)
             shape = kernel_shape(graph)
             if isinstance(shape, ProductRowsShape):
-                shape = ContractionShape(shape.contraction, shape.contraction.types[0].shape, {}, ())
+                shape = shape.contraction
             if isinstance(shape, ContractionShape):  # kernels of blocks pack for themselves
                 for pack in packs_of(graph, shape, target):
                     found[pack.operands(node), print_kernel(pack.kernel)] += 1

@@ -19,7 +19,6 @@ from graphc.loops.kernel import AHEAD, Lowered, symbol_of
 from graphc.loops.matmul import arranged_contraction, outgrows_cache
 from graphc.loops.prepack import Pack, prepacked
 from graphc.loops.rows import RowsLowering
-from graphc.passes.domain import ContractionShape
 from graphc.passes.product_rows import ProductRowsShape
 from graphc.target import Target
 from graphc.types import Dim, Size, symbols
@@ -47,20 +46,21 @@ class _Rows(Evaluator):
 
 class _ProductRows(RowsLowering):
     def __init__(self, name: str, graph: Graph, shape: ProductRowsShape, target: Target, checks: Checks) -> None:
-        super().__init__(name, shape.behind, shape.rows, target, checks)
         self.whole, self.contraction = graph, shape.contraction
+        super().__init__(name, shape.behind, shape.rows, target, checks)
         self.evaluator = self.reader = _Rows(self.h, shape.behind, self.buffers, self.extents, checks)
         self.reader.product = shape.product
         # lines of results: shorter rows need not ask before they are complete
         self.asks = outgrows_cache(graph, target) and self._row_bytes(4) > AHEAD
 
+    def _lanes(self) -> int:
+        return self.target.lanes(self.contraction.matmul.types[0].dtype.itemsize)
+
     def contracted(self, shared: Callable[[Pack], bool]) -> Lowered:
         h, graph = self.h, self.whole
         for value, kept in self.scratch.items():
             h.emit(Scratch(kept, value.type.dtype, self._row_bytes(1)))
-        full = self.contraction.types[0].shape
-        operands = ContractionShape(self.contraction, full, {}, ())
-        _, arranged = arranged_contraction(graph, operands, self.buffers, self.target)
+        _, arranged = arranged_contraction(graph, self.contraction, self.buffers, self.target)
         count = len(graph.inputs) + len(graph.outputs)
         behind = [f"b{count + n}" for n in range(2)]
         problem, packs = prepacked(replace(arranged.problem, whole_rows=True), self.target, behind, shared)
