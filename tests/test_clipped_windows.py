@@ -81,6 +81,37 @@ def test_names_for_all_sizes(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("named", [(0, 0, 1), (1, 0, 1), (1, 1, 0), (0, 1, 1)])
+@pytest.mark.parametrize(
+    "inside, outside, groups, how",
+    [
+        (16, 16, 16, {"padding": 1}),
+        (16, 2, 1, {"padding": 1}),
+        (16, 3, 1, {"padding": 2, "dilation": 2}),
+        (16, 6, 2, {"padding": 2}),
+        (8, 8, 8, {"padding": (1, 2), "stride": 2}),
+    ],
+)
+def test_names_for_some_sizes(
+    named: tuple[int, ...], inside: int, outside: int, groups: int, how: dict[str, Any], rng: np.random.Generator
+) -> None:
+    """Rows of tiles that are lines of a window lack steps of a loop that may run around blocks of named length."""
+    shape = [name if is_name else n for name, n, is_name in zip("nhw", (2, 8, 9), named, strict=True)]
+    x = placeholder("x", (*shape, inside), "float64")
+    w = placeholder("w", (3, 3, inside // groups, outside), "float64")
+    y = F.conv2d(x, w, groups=groups, layout="NHWC", **how)
+    results = [y, *graphc.grad(graphc.sin(y).sum(), [x, w])]
+    with graphc.config(guard_memory=True, verify=True, cache=False):
+        step = graphc.function([x, w], results)
+    for sizes in ((2, 8, 9), (9, 3, 4), (1, 17, 2), (3, 2, 400)):
+        lead = [n if is_name else m for n, m, is_name in zip(sizes, (2, 8, 9), named, strict=True)]
+        if all(n + 2 * p > 2 * how.get("dilation", 1) for n, p in zip(lead[1:], np.broadcast_to(how["padding"], 2))):
+            a, b = rng.standard_normal((*lead, inside)), rng.standard_normal((3, 3, inside // groups, outside))
+            wanted = interpret.evaluate([result.ref for result in results], {x.ref: a, w.ref: b})
+            for found, expected in zip(step(a, b), wanted, strict=True):
+                np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_the_padding_meets_no_weight(rng: np.random.Generator) -> None:
     """An infinite weight reaches what it is multiplied with, and not the results whose window has padding there."""
     x, w = placeholder("x", (8, 4, 4, 8), "float32"), placeholder("w", (3, 3, 8, 16), "float32")

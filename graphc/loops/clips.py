@@ -3,7 +3,8 @@
 A window's loop runs over the steps that meet an element (`Clip` in schedule.py), so padding is neither copied nor
 multiplied. Where the window moves with a batch axis, its bounds follow from the index at run time: `steps_left`. Where
 it moves with the rows of a tile, which of them lack which steps is known when the code is made: `spans` says for which
-tiles, and their loops are cut into segments in which the same rows take part.
+tiles, and their loops are cut into segments in which the same rows take part. If that loop runs around the blocks, all
+steps of a block belong to one segment, which its index tells at run time: `segments_of`.
 """
 
 from __future__ import annotations
@@ -67,11 +68,15 @@ def clipped(builder: Builder, problem: Problem, schedule: Schedule, where: Seque
     here: Size = 1
     for digit, bound in zip(block.digits, bounds, strict=False):
         if bound is not None:  # a step of a loop around the blocks that does not count has no steps inside
-            inside = minimum(1, maximum(0, minimum(digit - bound[0], bound[1] - 1 - digit) + 1))
-            here = bind(builder, "step", here * inside)
+            here = bind(builder, "step", here * _inside(digit, *bound))
     start, stop = loops[-1]
     loops[-1] = start, bind(builder, "step", start + (stop - start) * here)
     return replace(block, loops=tuple(loops), here=here)
+
+
+def _inside(step: Size, start: Size, stop: Size) -> Size:
+    """1 from start below stop, else 0."""
+    return minimum(1, maximum(0, minimum(step - start, stop - 1 - step) + 1))
 
 
 def steps_left(builder: Builder, problem: Problem, where: Sequence[Size]) -> list[Steps | None]:
@@ -90,7 +95,10 @@ def steps_left(builder: Builder, problem: Problem, where: Sequence[Size]) -> lis
 
 @dataclass(frozen=True)
 class Span:
-    """Tiles of one height, from start below stop, whose rows lack the same steps."""
+    """Tiles of one height, from start below stop, whose rows lack the same steps.
+
+    The loop of its segments is negative where it runs around the blocks.
+    """
 
     start: int
     stop: int
@@ -116,6 +124,19 @@ def spans(problem: Problem, schedule: Schedule) -> list[Span]:
         else:
             found.append(Span(number, number + 1, height, segments))
     return found
+
+
+def segments_of(builder: Builder, problem: Problem, block: Block, span: Span) -> Segments | None:
+    """Which rows of a span's tiles have which steps of a block; None if all have all."""
+    clip, segments = problem.row_clip, span.segments
+    if clip is None or segments is None:
+        return None
+    if segments.loop >= 0:
+        return replace(segments, parts=tuple(replace(part, here=block.here) for part in segments.parts))
+    (start, stop), digit = block.loops[0], block.digits[clip.loop]
+    inside = [bind(builder, "step", _inside(digit, part.start, part.stop)) for part in segments.parts]
+    parts = [Segment(start, stop, part.rows, here) for part, here in zip(segments.parts, inside, strict=True)]
+    return Segments(0, tuple(parts))
 
 
 def _segments(clip: Clip, first: int, height: int, length: int) -> list[Segment]:

@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import Builder, Scalar
-from graphc.loops.clips import Block, clipped, spans
+from graphc.loops.clips import Block, clipped, segments_of, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Outer, Problem
@@ -272,9 +272,8 @@ class _Emitter:
                 start, stop = maximum(self.rows.start, span.start), minimum(self.rows.stop, span.stop)
                 with b.loop("tile", bind(b, "start", start), bind(b, "stop", stop)) as t:
                     row = opaque(b, "row", first_row(s, t))
-                    segments = span.segments and replace(span.segments, here=block.here)
-                    a = self._a_view(block, row, t)
-                    self._tile_row(replace(block, segments=segments), a, Band(t, row, span.height))
+                    here = replace(block, segments=segments_of(b, self.problem, block, span))
+                    self._tile_row(here, self._a_view(block, row, t), Band(t, row, span.height))
             return
         m, tiles = self.problem.m, self.rows
         if s.together == 1 or not s.pack_a:

@@ -214,7 +214,7 @@ def row_tiles(m: Size, most: int) -> tuple[int, Size, Size]:
 def is_thin(problem: Problem, target: Target) -> bool:
     """Whether few rows of A meet a B that is larger than L2: all that counts is to read B as it lies in memory."""
     b, size = problem.b, known(problem.k, 0) * known(problem.n, 0) * problem.dtype.itemsize
-    few = known(problem.m, ANY) <= 2 * FEW and not problem.outer
+    few = known(problem.m, ANY) <= 2 * FEW and not (problem.outer or problem.row_clip)
     return few and b.col == 1 and b.row == problem.n and size > 2 * target.l2_bytes
 
 

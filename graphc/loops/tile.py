@@ -68,11 +68,15 @@ class Partial:
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps of a loop, from start below stop, which only some rows of a tile have."""
+    """Steps of a loop, from start below stop, which only some rows of a tile have.
 
-    start: int
-    stop: int
+    here: 0 where there are none after all, at the present step of a loop around the tile.
+    """
+
+    start: Size
+    stop: Size
     rows: range
+    here: Size = 1
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,6 @@ class Segments:
 
     loop: int
     parts: tuple[Segment, ...]
-    here: Size = 1  # 0 where a loop around the tile is at a step that does not count
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,7 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
     def level(depth: int, a: Size, b: Size, at: tuple[Size, ...], present: range, unroll: int) -> None:
         parts = [(levels[depth], present)]
         if tile.segments and depth == tile.segments.loop:
-            here = tile.segments.here
-            parts = [((s.start, s.start + (s.stop - s.start) * here), s.rows) for s in tile.segments.parts]
+            parts = [((s.start, s.start + (s.stop - s.start) * s.here), s.rows) for s in tile.segments.parts]
             lengths: list[Size] = [s.stop - s.start for s in tile.segments.parts]
         else:
             lengths = [stop - start for (start, stop), _ in parts]
