@@ -96,6 +96,7 @@ class Builder:
         self.declarations: dict[str, str] = {}
         self._table: dict[str, Value] = {}
         self._parts: dict[str, tuple[str, Value, Value]] = {}  # i64 value -> the operation and operands it came from
+        self._near: dict[str, tuple[str, str]] = {}  # a pointer of `near` -> the last block that has it, its name there
         self._count = 0
 
     # -- levels and lines
@@ -150,6 +151,18 @@ class Builder:
     def pointer(self, rhs: str, level: int) -> str:
         """The name of a pure instruction that gives a pointer."""
         return self.pure(int64, 1, rhs, level).text
+
+    def near(self, rhs: str) -> str:
+        """The name of a pointer, computed in the block that uses it: there instructions take a constant for nothing,
+        while one from another block is a register, and an instruction.
+        """
+        level = self.levels[-1]
+        block, name = self._near.get(rhs, ("", ""))
+        if block != level.block:
+            name = self.fresh("%.")
+            level.lines.append(f"  {name} = {rhs}")
+            self._near[rhs] = level.block, name
+        return name
 
     def intrinsic(self, name: str, result: str, arguments: Sequence[str]) -> str:
         """The right-hand side of a call to `llvm.NAME`, declared once; `arguments` are typed operands."""

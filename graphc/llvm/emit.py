@@ -353,29 +353,30 @@ class _Emitter:
         number = builder.fresh()
         slots = self._carried(carry)
         initial = [r.values[k] for r, k in slots]
-        labels = [f"then{number}", f"else{number}"]
         join = f"join{number}"
-        arms = []
-        for label, body in zip(labels, (then, orelse), strict=True):
+        arms, ways = [], []  # what was written; where each way begins, where it ends, its registers
+        for label, body in ((f"then{number}", then), (f"else{number}", orelse)):
+            if body is None:
+                ways.append((join, builder.levels[-1].block, [v.text for v in initial]))
+                continue
             builder.push(label)
-            if body is not None:
-                self._scoped(body)
+            self._scoped(body)
             texts = [r.values[k].text for r, k in slots]
             builder.line(f"br label %{join}")
             for (r, k), v in zip(slots, initial, strict=True):
                 r.values[k] = v
-            arms.append((builder.pop(), texts))
-        builder.line(f"br i1 {condition.text}, label %{labels[0]}, label %{labels[1]}")
-        for label, (level, _) in zip(labels, arms, strict=True):
+            arms.append((label, builder.pop()))
+            ways.append((label, arms[-1][1].block, texts))
+        (left, left_end, lefts), (right, right_end, rights) = ways
+        builder.line(f"br i1 {condition.text}, label %{left}, label %{right}")
+        for label, arm in arms:
             builder.start(label)
-            builder.levels[-1].lines += level.lines
+            builder.levels[-1].lines += arm.lines
         builder.start(join)
-        (left, lefts), (right, rights) = arms
         for (r, k), v, a, b in zip(slots, initial, lefts, rights, strict=True):
-            if a == b:  # neither arm changed it
-                continue
-            ways = f"[ {a}, %{left.block} ], [ {b}, %{right.block} ]"
-            r.values[k] = builder.value(v.dtype, v.lanes, f"phi {v.type} {ways}")
+            if a != b:  # an arm changed it
+                phi = f"phi {v.type} [ {a}, %{left_end} ], [ {b}, %{right_end} ]"
+                r.values[k] = builder.value(v.dtype, v.lanes, phi)
 
 
 _EXPRESSIONS: dict[type, Callable[[_Emitter, Any], Value]] = {

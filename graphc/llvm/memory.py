@@ -6,10 +6,12 @@ one into the other. Enter at `Memory.load` and `Memory.store`.
 
 from __future__ import annotations
 
+from functools import partial
+
 from graphc.llvm.arithmetic import Arithmetic
 from graphc.llvm.builder import split
 from graphc.llvm.values import Value, mangled, memory_type_text
-from graphc.types import DType, bool_, int8, int64
+from graphc.types import DType, bool_, int8
 
 
 class Pointer:
@@ -36,22 +38,25 @@ class Memory:
         """The address of an element of a buffer."""
         return self._address(self.pointers[buffer], index)
 
-    def _address(self, pointer: Pointer, index: Value) -> str:
-        """The address of an element. Elements at `base + constant` share the address of `base`."""
+    def _address(self, pointer: Pointer, index: Value, *, early: bool = False) -> str:
+        """The address of an element. Elements at `base + constant` share the address of `base`.
+
+        early: it is wanted in front of a loop; else the constant is added in the block that uses the address.
+        """
         element = memory_type_text(pointer.dtype)
         base, offset = split(index)
         address, level = pointer.text, 0
         if base is not None:
             level, key = base.level, (address, base.text)
             if key not in self._walked:
-                self._walked[key] = self.builder.walk(element, lambda origin: self._address(pointer, origin), base)
-            inbounds = "" if offset else "inbounds "
+                origin = partial(self._address, pointer, early=True)
+                self._walked[key] = self.builder.walk(element, origin, base)
             address = self._walked[key] or self.builder.pointer(
-                f"getelementptr {inbounds}{element}, ptr {address}, i64 {base.text}", level
+                f"getelementptr {element}, ptr {address}, i64 {base.text}", level
             )
         if offset:
-            # in the block that uses it, whose instructions add a constant for nothing
-            address = self.builder.pure(int64, 1, f"getelementptr {element}, ptr {address}, i64 {offset}").text
+            rhs = f"getelementptr {element}, ptr {address}, i64 {offset}"
+            address = self.builder.pointer(rhs, level) if early else self.builder.near(rhs)
         return address
 
     def _addresses(self, pointer: Pointer, index: Value) -> str:
