@@ -35,9 +35,10 @@ from graphc.loops.ir import (
 from graphc.loops.ranges import Ranges as Ranges
 from graphc.loops.ranges import clamped_below_zero
 from graphc.loops.ranges import linear_address as linear_address
-from graphc.types import Call, Dim, DType, Size, bool_, int64, symbols, terms_of
+from graphc.types import Call, Dim, DType, Size, bool_, int64, symbols
 
 LANE = "lane"  # the symbol that stands for 0, 1, 2, ... across the lanes of a vector index
+_LANES = ((LANE,), 1)
 
 
 @record
@@ -192,8 +193,8 @@ class Builder:
 
     def lane_form(self, address: Size) -> tuple[bool, Size]:
         """(True, address of lane 0) if lanes read consecutive elements, else (False, address)."""
-        if ((LANE,), 1) in terms_of(address):
-            base = address - Dim.symbol(LANE)
+        if isinstance(address, Dim) and _LANES in address.terms:
+            base = Dim.from_terms({m: factor for m, factor in address.terms if m != _LANES[0]}, address.plain)
             if not any(name in self.symbols and self.symbols[name].lanes > 1 for name in symbols(base)):
                 return True, base
         return False, address

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from graphc.bounds import bounds_of, divided
 from graphc.graph import Graph, Node, Value, origin_of
 from graphc.loops.evaluate import Checks
+from graphc.loops.ir import LoopKernel
 from graphc.loops.kernel import Lowered
 from graphc.loops.lower_rows import lower_rows
 from graphc.loops.matmul import lower_contraction
@@ -70,7 +72,8 @@ class _Lowering:
         self.buffers: dict[str, Buffer] = {}
         self.names: dict[Value, str] = {}
         self.constants: dict[str, np.ndarray] = {}
-        self.kernels: dict[str, tuple[str, Lowered]] = {}  # text without the name -> (name, kernel)
+        self.kernels: dict[str, Lowered] = {}  # by name
+        self.alike: dict[Any, list[tuple[str, LoopKernel]]] = {}  # stem and parameters -> names, kernels without theirs
         self.known: dict[tuple[str, str], _Known] = {}  # name and text of an inner graph -> its kernel
         self.operands_of: dict[Node, Mapping[Value, Value]] = {}  # kernel node -> inner placeholder -> outer value
         self.packed: dict[tuple[tuple[Value, ...], str], str] = {}  # operands, text of what packs it -> buffer
@@ -92,7 +95,7 @@ class _Lowering:
             name=self.graph.name,
             dims=tuple(sorted({s for v in self.graph.inputs for size in v.type.shape for s in symbols(size)})),
             buffers=self.buffers,
-            kernels={name: lowered.kernel for name, lowered in self.kernels.values()},
+            kernels={name: lowered.kernel for name, lowered in self.kernels.items()},
             regions=regions,
             inputs=tuple(self.names[v] for v in self.graph.inputs if v.op.name == "placeholder"),
             parameters=tuple(self.names[v] for v in parameters),
@@ -161,7 +164,7 @@ class _Lowering:
         operands = pack.operands(node)
         key = operands, print_kernel(pack.kernel)
         if key not in self.packed:
-            name, _ = self._shared(Lowered(pack.kernel, ()), pack.kernel.name)
+            name, _ = self._shared(Lowered(pack.kernel, ()), pack.kernel.name, key[1])
             values = {**self.outside, **{n: substitute(size, self.outside) for n, size in pack.values.items()}}
             kind = TensorType(pack.dtype, (substitute(pack.size, self.outside),))
             sources = [self.names[operand] for operand in operands]
@@ -198,7 +201,7 @@ class _Lowering:
         lowered, sizes = self._lowered(node, inner, noted)
         for check in self.checks.nodes[found:]:
             self.operands_of[check] = self.operands_of[node]
-        known = _Known(*self._shared(lowered, node.attrs["name"]), sizes, asked)
+        known = _Known(*self._shared(lowered, *key), sizes, asked)
         if len(self.checks.nodes) == found:
             self.known[key] = known
         return known
@@ -222,15 +225,22 @@ class _Lowering:
             return lower_matrices(name, inner, shape, self.target, self.checks), {}
         return lower_rows(name, inner, shape, self.target, self.checks)
 
-    def _shared(self, lowered: Lowered, stem: str) -> tuple[str, Lowered]:
-        """The kernel under its final name: the one that exists already if it says the same."""
-        text = print_kernel(replace(lowered.kernel, name=stem))
-        if text not in self.kernels:
-            name = f"{stem}_{hashlib.sha256(text.encode()).hexdigest()[:4]}"
-            while any(name == other for other, _ in self.kernels.values()):
-                name += "x"
-            self.kernels[text] = (name, replace(lowered, kernel=replace(lowered.kernel, name=name)))
-        return self.kernels[text]
+    def _shared(self, lowered: Lowered, stem: str, origin: str) -> tuple[str, Lowered]:
+        """The kernel under its final name: the one that exists already if it says the same.
+
+        origin: the text of what it was made from, whose digest is in the name.
+        """
+        kernel = replace(lowered.kernel, name=stem)
+        alike = self.alike.setdefault((stem, kernel.buffers, kernel.sizes, kernel.chunks), [])
+        for name, other in alike:
+            if kernel == other:
+                return name, self.kernels[name]
+        name = f"{stem}_{hashlib.sha256(origin.encode()).hexdigest()[:4]}"
+        while name in self.kernels:
+            name += "x"
+        alike.append((name, kernel))
+        self.kernels[name] = replace(lowered, kernel=replace(kernel, name=name))
+        return name, self.kernels[name]
 
     def _check(self, node: Node) -> Check:
         """What to say when the check of a gather or scatter fails; its indices by name where they are an argument."""

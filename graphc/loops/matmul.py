@@ -43,7 +43,8 @@ def lower_contraction(
     *batches, of_row, of_col = map(Dim.symbol, names)
     at = arranged.place(tuple(batches), of_row, of_col)
     axis_of: dict[str, Size] = {axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)}
-    addresses = [substitute(linear_address(index, v.type.shape), axis_of) for v, _ in outputs]
+    lane: Size = of_col if arranged.col is None else 0  # without columns the only element that there is lies in lane 0
+    addresses = [substitute(linear_address(index, v.type.shape), axis_of) + lane for v, _ in outputs]
     bare = all(v == Value(node) for v, _ in outputs)
 
     def epilogue(h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None) -> None:
@@ -51,9 +52,8 @@ def lower_contraction(
         place = {} if bare else {axis: substitute(size, here) for axis, size in axis_of.items()}
         point = Point(place, mask, {Value(node): value})
         results = [evaluator.at(v, index, point) for v, _ in outputs]
-        lane = col if arranged.col is None else 0  # without columns the only element that there is lies in lane 0
         for (_, buffer), address, result in zip(outputs, addresses, results, strict=True):
-            h.store(buffer, substitute(address, here) + lane, result, mask)
+            h.store(buffer, substitute(address, here), result, mask)
 
     def ahead(h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
         here: dict[str, Size] = dict(zip(names, (*batch, row, col), strict=True))
