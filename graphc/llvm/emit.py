@@ -367,7 +367,7 @@ class _Emitter:
                 r.values[k] = v
             arms.append((label, builder.pop()))
             ways.append((label, arms[-1][1].block, texts))
-        (left, left_end, lefts), (right, right_end, rights) = ways
+        (left, end_a, lefts), (right, end_b, rights) = ways
         builder.line(f"br i1 {condition.text}, label %{left}, label %{right}")
         for label, arm in arms:
             builder.start(label)
@@ -375,8 +375,7 @@ class _Emitter:
         builder.start(join)
         for (r, k), v, a, b in zip(slots, initial, lefts, rights, strict=True):
             if a != b:  # an arm changed it
-                phi = f"phi {v.type} [ {a}, %{left_end} ], [ {b}, %{right_end} ]"
-                r.values[k] = builder.value(v.dtype, v.lanes, phi)
+                r.values[k] = builder.value(v.dtype, v.lanes, f"phi {v.type} [ {a}, %{end_a} ], [ {b}, %{end_b} ]")
 
 
 _EXPRESSIONS: dict[type, Callable[[_Emitter, Any], Value]] = {
