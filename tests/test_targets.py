@@ -124,7 +124,6 @@ SPILLS = {
     ("batch norm", "avx2"): 2, ("argmax", "sse2"): 4,
     ("GELU", "avx2"): 2, ("GELU", "neon"): 12, ("log", "avx2"): 2, ("erf", "avx2"): 4, ("erf", "neon"): 2,
     ("sin", "avx2"): 54, ("sin", "sse2"): 31, ("sin", "neon"): 22,
-    ("attention", "avx2"): 1,
     ("Adam", "avx2"): 2, ("Adam", "sse2"): 6,
 }  # fmt: skip
 FINISHED = {"sum", "sum float64"}  # the finish of a total adds one partial result for each chunk, in their order
