@@ -155,6 +155,21 @@ def _resolved_call(call: Call, bounds: Mapping[str, Bounds]) -> Size:
     return CALLS[call.fn](a, b)
 
 
+def clamped_below_zero(size: Size) -> bool:
+    """Whether `size` holds a minimum or maximum that may be negative, as the ends of slices with negative steps do."""
+    atoms = [atom for monomial, _ in terms_of(size) for atom in monomial if isinstance(atom, Call)]
+    return any(
+        any(clamped_below_zero(arg) for arg in atom.args)
+        if atom.fn == "floordiv"
+        else (all if atom.fn == "max" else any)(_may_be_negative(arg) for arg in atom.args)
+        for atom in atoms
+    )
+
+
+def _may_be_negative(size: Size) -> bool:
+    return any(factor < 0 for _, factor in terms_of(size)) or clamped_below_zero(size)
+
+
 def divided(bounds: Mapping[str, Bounds]) -> tuple[dict[str, Size], dict[str, Size]]:
     """(each name with a factor in terms of a new name, the values of the new names): n = 8*n_8 and n_8 = n//8."""
     factors = {name: limits.multiple_of for name, limits in bounds.items() if limits.multiple_of > 1}

@@ -19,6 +19,7 @@ from graphc import settings
 from graphc.bounds import bounds_of
 from graphc.build import Parameter, Tensor
 from graphc.errors import ArgumentError, GraphcError, InternalError, SourceLine
+from graphc.extents import extents
 from graphc.freeze import Frozen, freeze, packer
 from graphc.graph import Graph, origin_of
 from graphc.observe import Observer, log, reproducer
@@ -288,5 +289,5 @@ def _executable(frozen: Frozen, levels: Levels, native: _Native, threads: int | 
     return Executable(
         native.program, kernels, states,
         lines=lines, checks=lambda: levels.program.checks, threads=threads, keep=library,
-        limits=bounds_of(v.type.shape for v in frozen.graph.inputs),
+        limits=bounds_of(v.type.shape for v in frozen.graph.inputs), extents=extents(frozen.graph),
     )  # fmt: skip

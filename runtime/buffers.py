@@ -34,7 +34,10 @@ def aligned_bytes(nbytes: int, align: int = ALIGN) -> np.ndarray:
 
 
 def _huge_bytes(nbytes: int) -> np.ndarray:
-    memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no memory for {nbytes} bytes: {error.strerror}") from None
     with contextlib.suppress(OSError):  # a kernel without huge pages: it is advice only
         memory.madvise(mmap.MADV_HUGEPAGE)
     raw = np.frombuffer(memory, np.uint8)

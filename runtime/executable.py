@@ -22,6 +22,7 @@ import numpy as np
 from graphc import settings
 from graphc.bounds import Bounds
 from graphc.errors import ArgumentError, DTypeError, IndexRangeError, InternalError, ShapeError, SourceLine
+from graphc.extents import Extent
 from graphc.loops.program import Check, Program
 from graphc.observe import log
 from graphc.runtime import driver as native
@@ -44,10 +45,10 @@ class Executable:
     """`program` bound to loaded kernels and to its parameters' memory. Call it with arrays; it gives a list of results.
 
     kernels: by the names in the tasks. parameters: by buffer name. lines: of placeholders, for errors; checks: the
-    Program's, with the user's lines, which a plan from the cache on disk does not hold; limits: of the named
-    sizes, which it does not hold either. threads: how
-    many threads a call uses, None for the setting at the time of the call. `keep` is held as long as the executable
-    (the library behind the kernels' addresses). `native_calls` counts calls into native code.
+    Program's, with the user's lines, which a plan from the cache on disk does not hold; limits: of the named sizes,
+    and extents: sizes that must not come out negative, which it does not hold either. threads: how many threads a call
+    uses, None for the setting at the time of the call. `keep` is held as long as the executable (the library behind
+    the kernels' addresses). `native_calls` counts calls into native code.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Executable:
         lines: Mapping[str, tuple[SourceLine, ...]] | None = None,
         checks: Callable[[], Sequence[Check]] | None = None,
         limits: Mapping[str, Bounds] | None = None,
+        extents: Sequence[Extent] = (),
         threads: int | None = None,
         keep: object = None,
     ) -> None:
@@ -71,6 +73,7 @@ class Executable:
         self._constants = {name: np.ascontiguousarray(array) for name, array in program.constants.items()}
         self._lines = dict(lines or {})
         self._checks = checks or (lambda: program.checks)
+        self._extents = extents
         self._layout = Layout(program)
         types = [program.buffers[name].type for name in program.inputs]
         self._arguments = Arguments(program.name, program.inputs, types, program.dims, self._lines, limits)
@@ -186,6 +189,7 @@ class Executable:
         for array, make in zip(given, plan.makers, strict=True):
             usable = array is not None and self._usable(array, [*arrays, *results])
             results.append(array if usable and array is not None else make())
+        self._last = plan  # only now: there was memory for its results
         bound = plan.tables.bind
         for slot, array in enumerate([*arrays, *results]):
             bound[slot] = address_of(array)
@@ -234,6 +238,8 @@ class Executable:
         if plan is None:
             log("runtime", lambda: f"{self.program.name}: new sizes {dict(zip(self.program.dims, sizes, strict=True))}")
             named = dict(zip(self.program.dims, sizes, strict=True))
+            for extent in self._extents:
+                extent.check(self.program.name, named)
             tables = SizedPlan(self._layout, self._kernels, self._fixed, named)
             log("memory", lambda: f"{self.program.name}: {tables.memory(self._layout)}")
             plan = _BoundPlan(tables, self.program, self._driver.enter, self._written, self._read)
@@ -245,7 +251,6 @@ class Executable:
         if plan.tables.arena_bytes > self._arena.nbytes:
             self._arena = aligned_bytes(plan.tables.arena_bytes)
             self._forget()
-        self._last = plan
         return plan
 
     def _run(self, plan: _BoundPlan, arrays: Sequence[np.ndarray]) -> None:

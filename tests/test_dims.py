@@ -16,6 +16,8 @@ from graphc import text
 from graphc.bounds import Bounds, range_of, resolved, solution
 from graphc.build import Tensor, placeholder
 from graphc.errors import ArgumentError, ParseError, ShapeError
+from graphc.extents import extents
+from graphc.freeze import freeze
 from graphc.graph import Op
 from graphc.ops.lowering import ArgReduction, Elementwise, Gather, Reduction, Scan, Sort
 from graphc.ops.registry import OPS
@@ -323,3 +325,54 @@ def test_sizes_of_a_whole_step_are_free() -> None:
         for got, want in zip(compiled(*arrays), expected, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
     assert compiled.compile_count == 1
+
+
+# sizes that come out negative
+
+
+def test_a_call_whose_sizes_come_out_negative_is_refused_and_the_function_goes_on() -> None:
+    x = placeholder("x", (1, 1, "m", 9))
+    y = graphc.nn.functional.conv2d(x, graphc.ones((1, 1, 5, 5)))
+    functions = [graphc.function([x], graphc.sum(graphc.tanh(y))), graphc.function([x], y)]
+    for f in functions:
+        for m in (5, 3, 4, 5, 1, 7):
+            image = np.ones((1, 1, m, 9), "float32")
+            if m < 4:
+                with pytest.raises(
+                    ShapeError, match=f"axis 2 of contract would be {m - 4}: it is m-4 with m = {m}"
+                ) as e:
+                    f(image)
+                assert "test_dims.py" in str(e.value) and 'graphc.dim("m", min=...)' in str(e.value)
+            else:
+                each = np.tanh(25) if f is functions[0] else 25
+                assert np.sum(f(image)) == pytest.approx(each * 5 * (m - 4))
+
+
+def test_windows_that_do_not_fit_are_refused_also_where_a_stride_would_leave_none_of_them() -> None:
+    x = placeholder("x", ("n", 1, "m", 9))
+    y = graphc.nn.functional.conv2d(x, graphc.ones((1, 1, 5, 5)), stride=3)
+    f = graphc.function([x], y[-5:, :, -2::-2])  # its sizes are all 0 with m = 2: (2 - 5)//3 + 1
+    with pytest.raises(ShapeError, match=r"axis 2 of contract is \(m-5\)//3\+1, in which m-5 would be -3 with m = 2"):
+        f(floats(7, 1, 2, 9))
+    assert f(floats(7, 1, 11, 9)).shape == (5, 1, 1, 2)
+
+
+def test_sizes_that_limits_keep_from_being_negative_are_not_checked_again() -> None:
+    free, limited = placeholder("x", ("m", "n")), placeholder("x", (graphc.dim("m", min=3), "n"))
+
+    def checked_sizes(x: Tensor) -> set[str]:
+        m = x.shape[0]
+        graph = freeze([x], (graphc.ones((m - 3,)), x[::2], graphc.zeros((2 * m + 1, m // 2))), {}, True, None).graph
+        return {str(extent.size) for extent in extents(graph)}
+
+    assert checked_sizes(free) == {"m-3"}
+    assert checked_sizes(limited) == set()
+
+
+def test_a_call_without_memory_for_its_result_leaves_the_function_as_it_was() -> None:
+    x = placeholder("x", ("n",))
+    f = graphc.function([x], graphc.expand_dims(x, 1) + x)
+    assert f(np.ones(2, "float32")).shape == (2, 2)
+    with pytest.raises(MemoryError, match="no memory for 1125899906842624 bytes"):
+        f(np.zeros(1, "float32").repeat(1 << 24))  # a petabyte
+    assert f(np.ones(3, "float32")).shape == (3, 3)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphc.bounds import clamped_below_zero
 from graphc.errors import InternalError
 from graphc.loops.ir import (
     I64,
@@ -33,7 +34,6 @@ from graphc.loops.ir import (
     record,
 )  # fmt: skip
 from graphc.loops.ranges import Ranges as Ranges
-from graphc.loops.ranges import clamped_below_zero
 from graphc.loops.ranges import linear_address as linear_address
 from graphc.types import Call, Dim, DType, Size, bool_, int64, symbols
 

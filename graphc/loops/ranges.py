@@ -72,18 +72,3 @@ def linear_address(index: Sequence[Size], shape: Sequence[Size]) -> Size:
     for position, extent in zip(index, shape, strict=True):
         address = address * extent + position
     return address
-
-
-def clamped_below_zero(size: Size) -> bool:
-    """Whether `size` holds a minimum or maximum that may be negative, as the ends of slices with negative steps do."""
-    atoms = [atom for monomial, _ in terms_of(size) for atom in monomial if isinstance(atom, Call)]
-    return any(
-        any(clamped_below_zero(arg) for arg in atom.args)
-        if atom.fn == "floordiv"
-        else (all if atom.fn == "max" else any)(_may_be_negative(arg) for arg in atom.args)
-        for atom in atoms
-    )
-
-
-def _may_be_negative(size: Size) -> bool:
-    return any(factor < 0 for _, factor in terms_of(size)) or clamped_below_zero(size)
