@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"errors", "files", "settings", "observe", "target"},
     {"sizes", "size_reader", "bounds", "size_facts", "types", "conversion"},
-    {"graph"},
+    {"graph", "extents"},
     {"nest", "state", "declared", "foreign", "methods", "build"},
     {"ops"},
     {"interpret", "verify", "text", "text_reader", "picture", "stabilize"}
