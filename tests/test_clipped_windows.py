@@ -112,6 +112,13 @@ def test_names_for_some_sizes(
                 np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("images", [(1, 8, 1, 16), (3, 8, 2, 16)])
+def test_rows_and_batch_elements_lack_steps_of_one_loop(images: tuple[int, ...], rng: np.random.Generator) -> None:
+    """With one result across, no loop is left for it, and whether a row has it counts for the loop over the lines."""
+    with graphc.config(guard_memory=True):
+        agrees(*convolution(images, (3, 3, 1, 16), "NHWC", rng, padding=1, stride=2, groups=16))
+
+
 def test_the_padding_meets_no_weight(rng: np.random.Generator) -> None:
     """An infinite weight reaches what it is multiplied with, and not the results whose window has padding there."""
     x, w = placeholder("x", (8, 4, 4, 8), "float32"), placeholder("w", (3, 3, 8, 16), "float32")

@@ -131,12 +131,19 @@ def segments_of(builder: Builder, problem: Problem, block: Block, span: Span) ->
     clip, segments = problem.row_clip, span.segments
     if clip is None or segments is None:
         return None
-    if segments.loop >= 0:
+    if segments.loop >= 0 and all(other is clip or other.loop != clip.loop for other in problem.clips):
         return replace(segments, parts=tuple(replace(part, here=block.here) for part in segments.parts))
+    if segments.loop >= 0:  # the batch element has its say about the same loop
+        return replace(segments, parts=tuple(_within(builder, p, block.loops[segments.loop]) for p in segments.parts))
     (start, stop), digit = block.loops[0], block.digits[clip.loop]
     inside = [bind(builder, "step", _inside(digit, part.start, part.stop)) for part in segments.parts]
     parts = [Segment(start, stop, part.rows, here) for part, here in zip(segments.parts, inside, strict=True)]
     return Segments(0, tuple(parts))
+
+
+def _within(builder: Builder, part: Segment, steps: Steps) -> Segment:
+    start = bind(builder, "low", maximum(part.start, steps[0]))
+    return Segment(start, bind(builder, "high", maximum(start, minimum(part.stop, steps[1]))), part.rows)
 
 
 def _segments(clip: Clip, first: int, height: int, length: int) -> list[Segment]:
