@@ -74,8 +74,13 @@ class _Stages:
         return [known[v] for v in self.inner.outputs]
 
     def _is_received(self, value: Value, stage: int) -> bool:
-        """Whether a part gets a value from an earlier one."""
-        return self.shape.classes[value] in (ROW, SCALAR) and self.level[value.node] > 0 and self._stage(value) < stage
+        """Whether a part gets a value from an earlier one. A part that reduces nothing has no rows of its own."""
+        if self._stage(value) >= stage:
+            return False
+        found, level = self.shape.classes[value], self.level[value.node]
+        if found == ROW and level == 0:
+            return all(self.level[node] != stage + 1 for node in self.shape.reductions)
+        return found in (ROW, SCALAR) and level > 0
 
     def _received(self, roots: dict[Value, None], stage: int) -> dict[Value, None]:
         found: dict[Value, None] = {}
