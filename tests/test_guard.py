@@ -117,6 +117,29 @@ def test_what_a_mask_leaves_out_is_not_looked_at() -> None:
         assert (str(mask) in str(guarded[0].condition)) == (found is mask)
 
 
+def test_operands_packed_for_several_products(rng: np.random.Generator) -> None:
+    """Pack kernels say how much memory they have: columns of named and of known length, rows, computed operands."""
+    n = ("n", 600)
+    for rows in n:
+        x, w = placeholder("x", (rows, 64)), placeholder("w", (272, 64))
+        step = graphc.function([x, w], [x @ w.T, graphc.tanh(x) @ w.T, graphc.tanh(x).T @ (x @ w.T)])
+        packs = [kernel for kernel in step.program.kernels if kernel.startswith("pack_")]
+        assert packs
+        step(rng.standard_normal((600, 64)).astype("float32"), rng.standard_normal((272, 64)).astype("float32"))
+
+
+def test_a_training_step() -> None:
+    """Forward, gradients and the update of a small network with a named batch, guarded."""
+    model = graphc.nn.Sequential(graphc.nn.Linear(20, 33), graphc.nn.ReLU(), graphc.nn.Linear(33, 5))
+    x, y = placeholder("x", ("n", 20)), placeholder("y", ("n",), "int64")
+    loss = F.cross_entropy(model(x), y)
+    optimizer = graphc.optim.Adam(lr=0.01)
+    step = graphc.function([x, y], loss, updates=optimizer.updates(loss, model.parameters()))
+    for n in (1, 7, 64):
+        first = step(np.ones((n, 20), "float32"), np.zeros(n, "int64"))
+        assert step(np.ones((n, 20), "float32"), np.zeros(n, "int64")) < first
+
+
 @pytest.mark.parametrize("form", [(515, 530, 40, False), (3, 5, 64, True), (64, 1, 3, True)])
 def test_blocks_of_attention(form: tuple[int, int, int, bool], rng: np.random.Generator) -> None:
     rows, columns, width, symbolic = form

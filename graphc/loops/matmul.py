@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Value
@@ -64,7 +64,7 @@ def lower_contraction(
 
     asks = arranged.col is not None and outgrows_cache(graph, target)
     behind = [f"b{len(graph.inputs) + len(outputs) + i}" for i in range(2)]
-    problem, packs = prepacked(arranged.problem, target, behind, shared)
+    problem, packs = prepacked(arranged.problem, target, sizes_of(buffers), behind, shared)
     schedule = contract(builder, problem, epilogue, target, ahead if asks else None)
     params = [BufferParam(buffers[v], v.type.dtype, v.type.size) for v in graph.inputs]
     params += [BufferParam(buffer, v.type.dtype, v.type.size, writable=True) for v, buffer in outputs]
@@ -85,8 +85,13 @@ def packs_of(graph: Graph, shape: ContractionShape, target: Target) -> list[Pack
         found.append(pack)
         return False
 
-    prepacked(arranged.problem, target, ("", ""), note)
+    prepacked(arranged.problem, target, sizes_of(buffers), ("", ""), note)
     return found
+
+
+def sizes_of(buffers: Mapping[Value, str]) -> dict[str, Size]:
+    """How many elements buffers have."""
+    return {buffer: value.type.size for value, buffer in buffers.items()}
 
 
 def outgrows_cache(graph: Graph, target: Target) -> bool:

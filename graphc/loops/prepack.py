@@ -62,14 +62,14 @@ class Pack:
 
 
 def prepacked(
-    problem: Problem, target: Target, names: Sequence[str], shared: Callable[[Pack], bool]
+    problem: Problem, target: Target, sizes: Mapping[str, Size], names: Sequence[str], shared: Callable[[Pack], bool]
 ) -> tuple[Problem, list[Pack]]:
     """The problem with the operands that are packed once replaced (by buffers called `names`), and what packs them.
 
     A where chunks of several columns would each pack its rows; B where more than TWICE chunks would pack its columns,
     where chunks that pack their own columns would be too few, or where it is `shared`: another contraction packs it in
     the same way. How many steps there are must be known. A computed operand that is not packed so, and that chunks
-    would compute too often, is stored by a kernel of its own.
+    would compute too often, is stored by a kernel of its own. sizes: of the contraction's buffers, in elements.
     """
     found: list[Pack] = []
     plain = not (problem.batch or problem.outer or problem.clips or problem.wide_a or turns(problem, target))
@@ -81,7 +81,7 @@ def prepacked(
         problem = replace(problem, a=Operand(names[0], 0, (), size, height), tiles=True)
     schedule, ahead = plan(problem, target), names[1 if rows else 0]
     if plain and isinstance(problem.k, int) and schedule.pack_b:
-        packed, operand = _columns(problem, schedule, target, ahead)
+        packed, operand = _columns(problem, schedule, target, sizes, ahead)
         often = _too_often(problem.b, problem, True, schedule.row_chunks, target)
         few = known(schedule.chunks, EVEN) < min(EVEN, wanted_chunks(problem, schedule.lanes)[0] // 2)
         few = few and not is_thin(problem, target)  # a narrow B is read once, as it lies, and made wide in the cache
@@ -96,7 +96,7 @@ def prepacked(
         problem = replace(problem, b=replace(problem.b, buffer=ahead, computed=None))
     schedule = plan(problem, target)
     if rows is not None:
-        found.insert(0, _rows(given, rows, target))
+        found.insert(0, _rows(given, rows, target, sizes))
     elif not _computes_wide(problem, schedule, target) and _too_often(
         problem.a, problem, schedule.pack_a, schedule.col_chunks, target
     ):
@@ -141,13 +141,15 @@ def _stored(operand: Operand, problem: Problem) -> Pack:
     return Pack(computed.sources, computed.stored, problem.dtype, computed.size, "computed")
 
 
-def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) -> tuple[Pack, Operand]:
+def _columns(
+    problem: Problem, schedule: Schedule, target: Target, sizes: Mapping[str, Size], name: str
+) -> tuple[Pack, Operand]:
     """Panels of B, one after the other: [panel, k, column]."""
     s, k, b = schedule, problem.k, problem.b
     assert isinstance(k, int)
     length = ceildiv_int(k, s.lanes) * s.lanes  # whole vectors are written
     panels, panel_size = s.panels, length * s.width
-
+    size = panels * panel_size
     packed = f"b{len(_sources(b))}"
 
     def generate() -> tuple[LoopKernel, Mapping[str, Size]]:
@@ -160,17 +162,18 @@ def _columns(problem: Problem, schedule: Schedule, target: Target, name: str) ->
             read = packing_read(problem, "b", builder, col, alone=True)
             source = Source(SOURCE, problem.dtype, b.offset + col * b.col, b.row, b.col, limit, read)
             pack(builder, source, k, packed, panel * panel_size, s.vectors)
-        return _kernel("pack_columns", builder, b, problem.dtype, ceildiv(panels, each)), {}
+        params = _params(b, problem.dtype, sizes, size)
+        return _kernel("pack_columns", builder, params, ceildiv(panels, each)), {}
 
-    return _pack(b, generate, problem.dtype, panels * panel_size), Operand(name, 0, (), s.width, length)
+    return _pack(b, generate, problem.dtype, size), Operand(name, 0, (), s.width, length)
 
 
-def _rows(problem: Problem, schedule: Schedule, target: Target) -> Pack:
+def _rows(problem: Problem, schedule: Schedule, target: Target, sizes: Mapping[str, Size]) -> Pack:
     """Tiles of A, one after the other: [tile, k, row]."""
     s, k, a = schedule, problem.k, problem.a
     assert isinstance(k, int)
-    height, size = packed_tile(s, k)
-
+    height, tile_size = packed_tile(s, k)
+    size = s.tiles * tile_size
     packed = f"b{len(_sources(a))}"
 
     def generate() -> tuple[LoopKernel, Mapping[str, Size]]:
@@ -178,11 +181,13 @@ def _rows(problem: Problem, schedule: Schedule, target: Target) -> Pack:
         read = packing_read(problem, "a", builder, 0, alone=True)
         source = Source(SOURCE, problem.dtype, a.offset, a.col, 1, problem.m, read)
         first = Dim.symbol("chunk") * s.together
-        rows = Rows(lambda t: first_row(s, first + t), height, size)
-        pack_rows(builder, source, k, packed, first * size, rows, minimum(s.together, s.tiles - first), k % STEPS == 0)
-        return _kernel("pack_rows", builder, a, problem.dtype, ceildiv(s.tiles, s.together)), {}
+        rows = Rows(lambda t: first_row(s, first + t), height, tile_size)
+        tiles = minimum(s.together, s.tiles - first)
+        pack_rows(builder, source, k, packed, first * tile_size, rows, tiles, k % STEPS == 0)
+        params = _params(a, problem.dtype, sizes, size)
+        return _kernel("pack_rows", builder, params, ceildiv(s.tiles, s.together)), {}
 
-    return _pack(a, generate, problem.dtype, s.tiles * size)
+    return _pack(a, generate, problem.dtype, size)
 
 
 def _sources(operand: Operand) -> tuple[str, ...]:
@@ -195,9 +200,15 @@ def _pack(
     return Pack(_sources(operand), generate, dtype, size, "packed")
 
 
-def _kernel(name: str, builder: Builder, operand: Operand, dtype: DType, chunks: Size) -> LoopKernel:
+def _params(operand: Operand, dtype: DType, sizes: Mapping[str, Size], size: Size) -> list[BufferParam]:
+    """The buffers of a pack kernel: what it reads, and the `size` elements that it writes."""
+    sources = _sources(operand)
     dtypes = operand.computed.dtypes if operand.computed is not None else (dtype,)
-    params = [BufferParam(f"b{n}", each, 1) for n, each in enumerate(dtypes)]
-    params.append(BufferParam(f"b{len(dtypes)}", dtype, 1, writable=True))
-    sizes = tuple(sorted({*builder.sizes, *symbols(chunks)} - {"chunk"}))
+    params = [BufferParam(f"b{n}", dtypes[n], sizes[source]) for n, source in enumerate(sources)]
+    return [*params, BufferParam(f"b{len(params)}", dtype, size, writable=True)]
+
+
+def _kernel(name: str, builder: Builder, params: list[BufferParam], chunks: Size) -> LoopKernel:
+    named = {name for size in (chunks, *(param.size for param in params)) for name in symbols(size)}
+    sizes = tuple(sorted({*builder.sizes, *named} - {"chunk"}))
     return LoopKernel(name, tuple(params), sizes, tuple(builder.levels[0].statements), chunks)

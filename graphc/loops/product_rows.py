@@ -16,7 +16,7 @@ from graphc.loops.contraction import contract
 from graphc.loops.evaluate import Checks, Evaluator, Index, Point
 from graphc.loops.ir import BufferParam, LoopKernel, Prefetch, Scratch
 from graphc.loops.kernel import AHEAD, Lowered, symbol_of
-from graphc.loops.matmul import arranged_contraction, outgrows_cache
+from graphc.loops.matmul import arranged_contraction, outgrows_cache, sizes_of
 from graphc.loops.prepack import Pack, prepacked
 from graphc.loops.rows import RowsLowering
 from graphc.passes.product_rows import ProductRowsShape
@@ -63,7 +63,8 @@ class _ProductRows(RowsLowering):
         _, arranged = arranged_contraction(graph, self.contraction, self.buffers, self.target)
         count = len(graph.inputs) + len(graph.outputs)
         behind = [f"b{count + n}" for n in range(2)]
-        problem, packs = prepacked(replace(arranged.problem, whole_rows=True), self.target, behind, shared)
+        problem, sizes = replace(arranged.problem, whole_rows=True), sizes_of(self.buffers)
+        problem, packs = prepacked(problem, self.target, sizes, behind, shared)
         schedule = contract(h, problem, None, self.target, self.ahead if self.asks else None, self.finish_rows)
         params = [BufferParam(buffer, v.type.dtype, v.type.size) for v, buffer in self.buffers.items()]
         params += [
@@ -71,9 +72,9 @@ class _ProductRows(RowsLowering):
             for n, v in enumerate(graph.outputs)
         ]
         params += [BufferParam(buffer, pack.dtype, pack.size) for buffer, pack in zip(behind, packs, strict=False)]
-        sizes = tuple(sorted({*h.sizes, *symbols(schedule.chunks)} - {"chunk"}))
-        kernel = LoopKernel(self.name, tuple(params), sizes, tuple(h.levels[0].statements), schedule.chunks)
-        return Lowered(kernel, tuple(map(Dim.symbol, sizes)), packs=tuple(packs))
+        named = tuple(sorted({*h.sizes, *symbols(schedule.chunks)} - {"chunk"}))
+        kernel = LoopKernel(self.name, tuple(params), named, tuple(h.levels[0].statements), schedule.chunks)
+        return Lowered(kernel, tuple(map(Dim.symbol, named)), packs=tuple(packs))
 
     def ahead(self, h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
         """Lines that will be stored are on their way while a tile is computed."""
