@@ -128,6 +128,17 @@ def test_operands_packed_for_several_products(rng: np.random.Generator) -> None:
         step(rng.standard_normal((600, 64)).astype("float32"), rng.standard_normal((272, 64)).astype("float32"))
 
 
+@pytest.mark.parametrize("shape", [(0, 1), (0, 3)])
+def test_nothing_is_read_of_an_empty_array(shape: tuple[int, int]) -> None:
+    """Zeros around an empty array, as the gradient of an empty slice has them; totals and rows of them."""
+    x, y = placeholder("x", shape), placeholder("y", (4 * shape[1],))
+    wide = graphc.pad(x.reshape((0,)), [(0, 4 * shape[1])])
+    joined = graphc.concat([x.reshape((0,)), y]) * 2
+    for result, expected in (((wide * y).sum(), 0), (wide + y, 1), (joined, 2), (graphc.grad((wide * y).sum(), y), 0)):
+        found = graphc.function([x, y], result)(np.ones(shape, "float32"), np.ones(4 * shape[1], "float32"))
+        assert (found == expected).all()
+
+
 def test_a_training_step() -> None:
     """Forward, gradients and the update of a small network with a named batch, guarded."""
     model = graphc.nn.Sequential(graphc.nn.Linear(20, 33), graphc.nn.ReLU(), graphc.nn.Linear(33, 5))

@@ -123,6 +123,8 @@ class Evaluator:
         if isinstance(lowering, Gather):
             return self._gather(node, index, operands[0], point)
         if value in self.buffers:
+            if 0 in value.type.shape:
+                return self._zero(value)  # of what is read of an empty array, nothing is used
             address = self.placed(linear_address(index, value.type.shape), point)
             return h.load(self.buffers[value], value.type.dtype, address, point.mask, point.guard)
         if node.op.name == "constant":
