@@ -59,7 +59,8 @@ def _results(node: Node, arrays: Sequence[np.ndarray], dims: Mapping[str, int]) 
     if name == "placeholder":
         origin = origin_of(node)
         message = f"no array was given for {describe(Value(node))} ({node.types[0]})"
-        raise ArgumentError(message, origin.lines[:1] if origin else ())
+        hint = f"give one: tensor.eval({{{node.attrs['name']}: array}})"
+        raise ArgumentError(message, origin.lines[:1] if origin else (), hint)
     if name == "parameter":
         return (node.attrs["state"].array.copy(),)  # as it is now, whatever is assigned later
     if name == "kernel":

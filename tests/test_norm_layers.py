@@ -15,6 +15,13 @@ RNG = np.random.default_rng(2)
 X, W, B = RNG.normal(size=(3, 4, 6)), RNG.normal(size=6), RNG.normal(size=6)
 
 
+def test_a_number_is_the_shape_of_the_last_axis() -> None:
+    x = graphc.placeholder("x", ("batch", 6))
+    for norm in (functional.layer_norm, functional.rms_norm):
+        a, b = graphc.function([x], (norm(x, 6), norm(x, (6,))))(X[0].astype("f"))
+        assert np.array_equal(a, b)
+
+
 def test_layer_norm_and_rms_norm() -> None:
     spread = (X - X.mean((1, 2), keepdims=True)) / np.sqrt(X.var((1, 2), keepdims=True) + 0.1)
     agree(

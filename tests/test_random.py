@@ -200,6 +200,7 @@ def test_dropout_layers() -> None:
     (lambda k: apply("random_bits", k, random.split(k), word=0, stream=0), ShapeError, "operands have one shape"),
     (lambda k: apply("random_bits", k, k, word=4, stream=0), ArgumentError, "word is 0 to 3"),
     (lambda k: F.dropout(placeholder("x", (3,)), 0.5), ArgumentError, "dropout: x: f32.3. needs a generator"),
+    (lambda k: F.dropout(placeholder("x", (3,)), 0.5, k), ArgumentError, "needs a generator, not a Tensor"),
     (lambda k: F.dropout(placeholder("x", (3,)), 2), ArgumentError, "dropout: a probability is from 0 to 1"),
     (lambda k: F.dropout(placeholder("x", (3,), "int8"), 0.5), DTypeError, "dropout: takes floats"),
     (lambda k: Dropout(-1), ArgumentError, "Dropout: a probability is from 0 to 1"),

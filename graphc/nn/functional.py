@@ -141,25 +141,29 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction:
 
 
 def layer_norm(
-    x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axes, whose sizes are `shape` (as is weight's).
+
+    A number for `shape` is that of the last axis alone.
 
     The variance is the biased one. `layer_norm(f32[batch,64], (64,))` is f32[batch,64].
     `layer_norm(constant([[1.0, 3.0]]), (2,), eps=0.0)` is [[-1.0, 1.0]].
     """
+    shape = _sizes(shape)
     axes = _last_axes("layer_norm", x, shape)
     centred = x - x.mean(axes, keepdims=True)
     scale = ops.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)  # one division for a row, as in PyTorch
     return _scaled("layer_norm", centred * scale, shape, weight, bias)
 
 
-def rms_norm(x: Tensor, shape: Sequence[Size], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape`.
+def rms_norm(x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape` (a number: that of the last axis alone).
 
     `eps` is the dtype's epsilon if None. `rms_norm(f32[batch,64], (64,))` is f32[batch,64].
     `rms_norm(constant([[3.0, 4.0]]), (2,), eps=0.0)` is [[0.8485..., 1.1313...]].
     """
+    shape = _sizes(shape)
     axes = _last_axes("rms_norm", x, shape)
     small = x.dtype.limits.eps if eps is None else eps
     scale = ops.rsqrt((x * x).mean(axes, keepdims=True) + small)
@@ -194,9 +198,14 @@ def dropout(x: Tensor, p: float = 0.5, generator: Generator | None = None, train
         return x
     if p == 1:
         return ops.zeros_like(x)
-    if generator is None:
-        fail(ArgumentError, f"dropout: {shown(x)} needs a generator", "generator=graphc.random.Generator(seed)")
+    if generator is None or not hasattr(generator, "bernoulli"):
+        wrong = "" if generator is None else f", not a {type(generator).__name__}"
+        fail(ArgumentError, f"dropout: {shown(x)} needs a generator{wrong}", "generator=graphc.random.Generator(seed)")
     return ops.where(generator.bernoulli(1 - p, x.shape), x * (1 / (1 - p)), 0)
+
+
+def _sizes(shape: Size | Sequence[Size]) -> Sequence[Size]:
+    return shape if isinstance(shape, Sequence) else (shape,)
 
 
 def _last_axes(function: str, x: Tensor, shape: Sequence[Size]) -> tuple[int, ...]:
