@@ -158,7 +158,7 @@ def layer_norm(
 
 
 def rms_norm(x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape` (a number: that of the last axis alone).
+    """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape` (a number: of the last axis).
 
     `eps` is the dtype's epsilon if None. `rms_norm(f32[batch,64], (64,))` is f32[batch,64].
     `rms_norm(constant([[3.0, 4.0]]), (2,), eps=0.0)` is [[0.8485..., 1.1313...]].
