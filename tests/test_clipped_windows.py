@@ -119,6 +119,20 @@ def test_rows_and_batch_elements_lack_steps_of_one_loop(images: tuple[int, ...],
         agrees(*convolution(images, (3, 3, 1, 16), "NHWC", rng, padding=1, stride=2, groups=16))
 
 
+@pytest.mark.parametrize("shape", [("n", 1, "w", 16), ("n", 1, 7, 16), (2, 1, "w", 64)])
+def test_a_single_line_of_named_length(shape: tuple[Any, ...], rng: np.random.Generator) -> None:
+    """Which lines of a window meet the only line of an image is known, though no summed loop has a known length."""
+    x, w = placeholder("x", shape, "float64"), placeholder("w", (3, 3, shape[-1], 2), "float64")
+    y = F.conv2d(x, w, padding=1, layout="NHWC")
+    results = [y, *graphc.grad(graphc.sin(y).sum(), [x, w])]
+    with graphc.config(guard_memory=True, verify=True, cache=False):
+        step = graphc.function([x, w], results)
+    a, b = rng.standard_normal((2, 1, 7, shape[-1])), rng.standard_normal(tuple(map(int, w.shape)))
+    wanted = interpret.evaluate([result.ref for result in results], {x.ref: a, w.ref: b})
+    for found, expected in zip(step(a, b), wanted, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_the_padding_meets_no_weight(rng: np.random.Generator) -> None:
     """An infinite weight reaches what it is multiplied with, and not the results whose window has padding there."""
     x, w = placeholder("x", (8, 4, 4, 8), "float32"), placeholder("w", (3, 3, 8, 16), "float32")

@@ -97,7 +97,7 @@ def steps_left(builder: Builder, problem: Problem, where: Sequence[Size]) -> lis
 class Span:
     """Tiles of one height, from start below stop, whose rows lack the same steps.
 
-    The loop of its segments is negative where it runs around the blocks.
+    The loop of its segments is negative where it runs around the blocks, or where the window has one step and no loop.
     """
 
     start: int
@@ -110,7 +110,7 @@ def spans(problem: Problem, schedule: Schedule) -> list[Span]:
     """All tiles of a problem with a clip of its rows, where m is known."""
     clip = problem.row_clip
     assert clip is not None and isinstance(problem.m, int)
-    length = [*(loop.extent for loop in problem.outer), problem.k][clip.loop]
+    length = [*(loop.extent for loop in problem.outer), problem.k][clip.loop] if clip.by else 1
     assert isinstance(length, int)
     found: list[Span] = []
     for number in range(cast(int, schedule.tiles)):
@@ -118,7 +118,7 @@ def spans(problem: Problem, schedule: Schedule) -> list[Span]:
         height = cast(int, minimum(first_row(schedule, number + 1), problem.m)) - row
         parts = tuple(_segments(clip, row, height, length))
         whole = parts == (Segment(0, length, range(height)),)
-        segments = None if whole else Segments(clip.loop - schedule.split, parts)
+        segments = None if whole else Segments(clip.loop - schedule.split if clip.by else -1, parts)
         if found and (found[-1].height, found[-1].segments) == (height, segments):
             found[-1] = replace(found[-1], stop=number + 1)
         else:
@@ -135,7 +135,10 @@ def segments_of(builder: Builder, problem: Problem, block: Block, span: Span) ->
         return replace(segments, parts=tuple(replace(part, here=block.here) for part in segments.parts))
     if segments.loop >= 0:  # the batch element has its say about the same loop
         return replace(segments, parts=tuple(_within(builder, p, block.loops[segments.loop]) for p in segments.parts))
-    (start, stop), digit = block.loops[0], block.digits[clip.loop]
+    start, stop = block.loops[0]
+    if not clip.by:
+        return Segments(0, tuple(Segment(start, stop, part.rows) for part in segments.parts))
+    digit = block.digits[clip.loop]
     inside = [bind(builder, "step", _inside(digit, part.start, part.stop)) for part in segments.parts]
     parts = [Segment(start, stop, part.rows, here) for part, here in zip(segments.parts, inside, strict=True)]
     return Segments(0, tuple(parts))
