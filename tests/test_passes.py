@@ -136,7 +136,7 @@ def test_remove_dead_updates() -> None:
 
 def test_the_pipeline_names_its_reasons() -> None:
     assert PASSES[0].name == "drop_marks"
-    assert [p.name for p in PASSES][-3:] == ["split_columns", "compute_operands", "compute_copies"]
+    assert [p.name for p in PASSES][-3:] == ["compute_operands", "compute_copies", "join_rows"]
     for each in PASSES:
         assert len(each.reason) > 20
 
