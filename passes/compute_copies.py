@@ -57,10 +57,18 @@ def _fits(value: Value, reader: Node, shapes: Mapping[Node, object]) -> bool:
     if not (isinstance(shape, RowsShape) and isinstance(of_reader, RowsShape)) or reader.inputs.count(value) != 1:
         return False
     plain = not (of_reader.reduced or of_reader.reductions or of_reader.totals or of_reader.columns)
+    work = _work(value.node)
+    if len(work) > MOST_REPEATED or not CHEAP.issuperset(work):  # most kernels: nothing else is worked out for them
+        return False
     inner: Graph = value.node.attrs["graph"]
     views = views_of(inner.order())  # what is computed is not moved inside
     still = all(Value(each) in views for each in inner.order() if isinstance(each.op.lowering, Movement))
     return plain and still and is_producer(value.node, shape)
+
+
+def _work(producer: Node) -> list[str]:
+    """The names of what is computed for an element of a kernel."""
+    return [each.op.name for each in producer.attrs["graph"].order() if isinstance(each.op.lowering, Elementwise)]
 
 
 def _ends(value: Value, reader: Node) -> dict[Value, Chain] | None:
@@ -92,9 +100,7 @@ def _pays(producer: Node, shape: object, ends: dict[Value, Chain]) -> bool:
     assert isinstance(shape, RowsShape)
     inner: Graph = producer.attrs["graph"]
     result = inner.outputs[0].type
-    work = [each.op.name for each in inner.order() if isinstance(each.op.lowering, Elementwise)]
-    if not CHEAP.issuperset(work):
-        return False
+    work = _work(producer)
     alike = all(v.type.shape == result.shape or one_element(v.type.shape) for v in inner.inputs)
     if not (alike or _is_long(shape.full)):
         return False
