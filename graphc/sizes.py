@@ -386,7 +386,7 @@ def symbols(size: Size) -> frozenset[str]:
     if isinstance(size, int):
         return frozenset()
     if size.plain:
-        return frozenset([atom for monomial, _ in size.terms for atom in monomial])  # type: ignore[misc]
+        return frozenset([atom for monomial, _ in size.terms for atom in monomial if isinstance(atom, str)])
     atoms = {atom for monomial, _ in size.terms for atom in monomial}
     inside = [symbols(arg) for atom in atoms if isinstance(atom, Call) for arg in atom.args]
     return frozenset(atom for atom in atoms if isinstance(atom, str)).union(*inside)

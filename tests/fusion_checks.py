@@ -1,15 +1,23 @@
-"""What the fusion tests share: freezing a graph, and the kernels of an optimised one, each checked."""
+"""What the fusion tests share: placeholders, freezing a graph, and the kernels of an optimised one, each checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from graphc.build import Parameter, Tensor
+from graphc.build import Parameter, Tensor, placeholder
 from graphc.graph import Graph, Node
 from graphc.passes.domain import kernel_shape
 from graphc.verify import verify
 
 Updates = dict[Parameter, Tensor]
+Make = Callable[..., Sequence[Tensor]]
+Shapes = Sequence[tuple[int | str, ...]]
+
+
+def shaped(shapes: Shapes, dtypes: Sequence[str] = ()) -> list[Tensor]:
+    """A placeholder of each shape, float32 if not told."""
+    dtypes = dtypes or ["float32"] * len(shapes)
+    return [placeholder(f"x{n}", shape, dtype) for n, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))]
 
 
 def frozen(inputs: Sequence[Tensor], outputs: Sequence[Tensor], updates: Updates | None = None) -> Graph:

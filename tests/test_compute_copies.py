@@ -13,8 +13,8 @@ from graphc.build import Tensor
 from graphc.nn import functional as F
 from graphc.ops.padding import unslice
 from graphc.passes.pipeline import optimize
-from tests.fusion_checks import frozen, kernels
-from tests.test_prologues import placeholders, same_bits, special
+from tests.fusion_checks import frozen, kernels, shaped
+from tests.test_prologues import same_bits, special
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_copies_for_convolutions(rng: np.random.Generator) -> None:
         ((1, 20, 20, 32), (3, 3, 32, 32), (), {"padding": 1, "layout": "NHWC", "stride": 2, "dilation": 2}),
         ((2, 16, 40), (24, 16, 5), (16, 1), {"padding": 2}),
     ):
-        x, w, s, b = inputs = placeholders([images, weights, each, each])
+        x, w, s, b = inputs = shaped([images, weights, each, each])
         conv = F.conv1d if len(images) == 3 else F.conv2d
         y = conv(before(x, s, b), w, **how)
         assert joined(inputs, [y])
@@ -56,16 +56,16 @@ def test_copies_for_convolutions(rng: np.random.Generator) -> None:
 def test_windows_of_sums(rng: np.random.Generator) -> None:
     """Depthwise, channels first: sums of shifted slices."""
     shapes = [(4, 48, 40, 40), (48, 1, 3, 3), (48, 1, 1), (48, 1, 1)]
-    x, w, s, b = inputs = placeholders(shapes)
+    x, w, s, b = inputs = shaped(shapes)
     y = F.conv2d(before(x, s, b), w, padding=1, groups=48)
     assert joined(inputs, [y]) and len(names(inputs, [y])) == 1
     same_bits(inputs, [y], [[special(rng, t.shape) for t in inputs]])
     much = F.conv2d(graphc.minimum(graphc.maximum(before(x, s, b), 0.0), 6.0), w, padding=1, groups=48)
     assert not joined(inputs, [much])  # nine times
     assert not joined(inputs, [F.conv2d(graphc.tanh(x), w, padding=1, groups=48)])
-    x, w, s, b = inputs = placeholders([(4, 4, 8, 8), (4, 1, 3, 3), (4, 1, 1), (4, 1, 1)])
+    x, w, s, b = inputs = shaped([(4, 4, 8, 8), (4, 1, 3, 3), (4, 1, 1), (4, 1, 1)])
     assert not joined(inputs, [F.conv2d(before(x, s, b), w, padding=1, groups=4)])  # in the cache anyway
-    x, w = inputs = placeholders([("n", 48, 40, 40), (48, 1, 3, 3)])
+    x, w = inputs = shaped([("n", 48, 40, 40), (48, 1, 3, 3)])
     y = F.conv2d(x + 1, w, padding=1, groups=48)
     assert not joined(inputs, [y])  # of a number that is not known
     same_bits(inputs, [y], [[special(rng, (n, 48, 40, 40)), special(rng, (48, 1, 3, 3))] for n in (0, 1, 3)])
@@ -79,7 +79,7 @@ PADDINGS = [((5, 7), (9, 12), (2, 1)), ((0, 7), (3, 12), (1, 1)), ((1, 1), (3, 3
 def test_padding(
     shape: tuple[int, int], wide: tuple[int, int], starts: tuple[int, int], dtype: str, rng: np.random.Generator
 ) -> None:
-    x, y = inputs = placeholders([shape, wide], [dtype, dtype])
+    x, y = inputs = shaped([shape, wide], [dtype, dtype])
     one = graphc.logical_not(x) if dtype == "bool" else x - 3
     padded = unslice(one, wide, list(starts), [1, 1])
     arrays = [rng.integers(0, 2, t.shape).astype(dtype) for t in inputs]
@@ -90,7 +90,7 @@ def test_padding(
 
 
 def test_named_sizes_and_transposes(rng: np.random.Generator) -> None:
-    x, w, s = inputs = placeholders([("n", 16, "h"), (24, 16, 5), (16, 1)])
+    x, w, s = inputs = shaped([("n", 16, "h"), (24, 16, 5), (16, 1)])
     y = F.conv1d(x * s + 1, w, padding=2)
     arrays = [
         [special(rng, (n, 16, h)), special(rng, (24, 16, 5)), special(rng, (16, 1))]
@@ -100,12 +100,12 @@ def test_named_sizes_and_transposes(rng: np.random.Generator) -> None:
 
 
 def test_what_others_read_is_stored(rng: np.random.Generator) -> None:
-    x, w, v = inputs = placeholders([(1, 20, 20, 32), (3, 3, 32, 32), (5, 5, 32, 32)])
+    x, w, v = inputs = shaped([(1, 20, 20, 32), (3, 3, 32, 32), (5, 5, 32, 32)])
     y = graphc.maximum(x, 0.0)
     out = F.conv2d(y, w, padding=1, layout="NHWC")
     assert joined(inputs, [out]) and not joined(inputs, [out, y])
     assert not joined(inputs, [out, F.conv2d(y, v, padding=2, layout="NHWC")])
-    small, k = placeholders([(1, 30, 30, 3), (3, 3, 3, 32)])  # copies join the three channels with the pixels
+    small, k = shaped([(1, 30, 30, 3), (3, 3, 3, 32)])  # copies join the three channels with the pixels
     assert not joined([small, k], [F.conv2d(small * np.ones(3, np.float32) * 2, k, padding=1, layout="NHWC")])
 
 
@@ -128,7 +128,7 @@ def test_a_parameter_is_not_written_under_its_copy(rng: np.random.Generator) -> 
 
 
 def test_it_says_so(capfd: pytest.CaptureFixture[str]) -> None:
-    x, w = inputs = placeholders([(1, 20, 20, 32), (3, 3, 32, 32)])
+    x, w = inputs = shaped([(1, 20, 20, 32), (3, 3, 32, 32)])
     with graphc.config(log="fusion"):
         graphc.function(inputs, F.conv2d(graphc.maximum(x, 0.0), w, padding=1, layout="NHWC"))
     assert "computes f32[1,20,20,32] as it copies it" in capfd.readouterr().err

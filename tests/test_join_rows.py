@@ -15,10 +15,7 @@ from graphc.passes import join_rows as passes_join_rows
 from graphc.passes.domain import kernel_shape
 from graphc.passes.pipeline import optimize
 from graphc.passes.product_rows import ProductRowsShape
-from tests.fusion_checks import frozen, kernels
-
-Make = Callable[..., Sequence[Tensor]]
-Shapes = Sequence[tuple[int | str, ...]]
+from tests.fusion_checks import Make, Shapes, frozen, kernels, shaped
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +28,6 @@ def _no_cache() -> object:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of any size are joined."""
     monkeypatch.setattr("graphc.passes.join_rows.LEAST_BYTES", 0)
-
-
-def placeholders(shapes: Shapes, dtypes: Sequence[str] = ()) -> list[Tensor]:
-    dtypes = dtypes or ["float32"] * len(shapes)
-    return [graphc.placeholder(f"x{n}", shape, dtype) for n, (shape, dtype) in enumerate(zip(shapes, dtypes))]
 
 
 def joined(graph: Graph) -> list[Node]:
@@ -87,7 +79,7 @@ SIZES = [(2, 1, 2), (0, 5, 3), (4, 0, 5), (5, 40, 17), (200, 70, 65), (131, 300,
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("m, k, n", SIZES)
 def test_no_bit_changes(name: str, m: int, k: int, n: int, rng: np.random.Generator, small: None) -> None:
-    inputs = placeholders([(m, k), (k, n), (n,), (m, 1)], ["float32", "float32", "float32", "int64"])
+    inputs = shaped([(m, k), (k, n), (n,), (m, 1)], ["float32", "float32", "float32", "int64"])
     outputs = FORMS[name](*inputs)
     assert len(joined(frozen(inputs, outputs))) == 1
     ordinary = [rng.standard_normal(shape).astype("float32") for shape in ((m, k), (k, n), (n,))]
@@ -106,7 +98,7 @@ def test_any_number_of_threads(m: int | str, n: int, rng: np.random.Generator, s
     """A product that the kernel changes by a long function, as the epilogue does otherwise: its rows are summed in
     another order than by a kernel of rows, but always in the same one.
     """
-    inputs = placeholders([(m, 70), (70, n)])
+    inputs = shaped([(m, 70), (70, n)])
     y = graphc.tanh(inputs[0] @ inputs[1])
     outputs = [y * graphc.rsqrt((y * y).mean(-1, keepdims=True) + 1e-5)]
     assert len(joined(frozen(inputs, outputs))) == 1
@@ -119,7 +111,7 @@ def test_any_number_of_threads(m: int | str, n: int, rng: np.random.Generator, s
 
 
 def test_symbolic_rows(rng: np.random.Generator) -> None:
-    inputs = placeholders([("m", 40), (40, 70), (70,)])
+    inputs = shaped([("m", 40), (40, 70), (70,)])
     outputs = [functional.softmax(inputs[0] @ inputs[1] + inputs[2], -1)]
     assert len(joined(frozen(inputs, outputs))) == 1
     others = [rng.standard_normal(shape).astype("float32") for shape in ((40, 70), (70,))]
@@ -131,7 +123,7 @@ def test_symbolic_rows(rng: np.random.Generator) -> None:
 
 
 def test_a_matrix_that_is_packed_for_symbolic_rows(rng: np.random.Generator) -> None:
-    inputs = placeholders([("m", 256), (256, 1000)])
+    inputs = shaped([("m", 256), (256, 1000)])
     outputs = [normed(inputs[0] @ inputs[1])]
     assert len(joined(frozen(inputs, outputs))) == 1
     w = rng.standard_normal((256, 1000)).astype("float32")
@@ -148,7 +140,7 @@ def test_a_matrix_that_is_packed_for_symbolic_rows(rng: np.random.Generator) -> 
     ([("b", 9, 33), (33, 50)], lambda x, w: x @ w),
 ])  # fmt: skip
 def test_layouts(shapes: Shapes, make: Callable[..., Tensor], rng: np.random.Generator, small: None) -> None:
-    inputs = placeholders(shapes)
+    inputs = shaped(shapes)
     y = make(*inputs)
     outputs = [functional.softmax(y, -1)]
     assert len(joined(frozen(inputs, outputs))) == 1
@@ -158,14 +150,14 @@ def test_layouts(shapes: Shapes, make: Callable[..., Tensor], rng: np.random.Gen
 
 @pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "float16", "int8"])
 def test_dtypes(dtype: str, rng: np.random.Generator, small: None) -> None:
-    inputs = placeholders([(50, 20), (20, 30)], [dtype] * 2)
+    inputs = shaped([(50, 20), (20, 30)], [dtype] * 2)
     y = inputs[0] @ inputs[1]
     arrays = [rng.integers(-9, 9, shape).astype(dtype) for shape in ((50, 20), (20, 30))]
     same_bits(inputs, [y.max(-1), y.sum(-1), graphc.where(y > 0, y, 0).sum(-1), y.argmax(-1)], [arrays])
 
 
 def test_wrong_labels_are_found(small: None) -> None:
-    x, w, labels = placeholders([(40, 8), (8, 12), (40, 1)], ["float32", "float32", "int64"])
+    x, w, labels = shaped([(40, 8), (8, 12), (40, 1)], ["float32", "float32", "int64"])
     function = graphc.function([x, w, labels], [picked(x @ w, labels)])
     assert len(joined(frozen([x, w, labels], [picked(x @ w, labels)]))) == 1
     wrong = np.zeros((40, 1), "int64")
@@ -189,7 +181,7 @@ REFUSED: dict[str, Make] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_joined(name: str, rng: np.random.Generator, small: None) -> None:
     shapes = [(70, 40), (40, 70), (70, 70)]
-    inputs = placeholders(shapes)
+    inputs = shaped(shapes)
     outputs = REFUSED[name](*inputs)
     assert not [n for n in joined(frozen(inputs, outputs)) if len(n.inputs) == 2 and name != "through another product"]
     same_bits(inputs, outputs, [[rng.standard_normal(shape).astype("float32") for shape in shapes]])
@@ -208,14 +200,14 @@ def test_what_is_not_joined(name: str, rng: np.random.Generator, small: None) ->
     (1 << 20, 64, 1, 0),
 ])  # fmt: skip
 def test_sizes_decide(m: int | str, k: int | str, n: int | str, expected: int) -> None:
-    inputs = placeholders([(m, k), (k, n)])
+    inputs = shaped([(m, k), (k, n)])
     graph = frozen(inputs, [functional.softmax(inputs[0] @ inputs[1], -1)])
     assert len(joined(graph)) == expected
 
 
 def test_two_pairs_make_no_cycle(rng: np.random.Generator, small: None) -> None:
     """Each kernel of rows reads what follows from the other product: only one of them can join its own."""
-    inputs = placeholders([(64, 32), (32, 64), (32, 64)])
+    inputs = shaped([(64, 32), (32, 64), (32, 64)])
     x, w, v = inputs
     a, b = x @ w, x @ v
     column_a, column_b = a.sum(0, keepdims=True), b.sum(0, keepdims=True)
@@ -226,7 +218,7 @@ def test_two_pairs_make_no_cycle(rng: np.random.Generator, small: None) -> None:
 
 def test_residuals_of_several_products(rng: np.random.Generator, small: None) -> None:
     """One of two products that a kernel of rows reads becomes its own; the other one is read from memory."""
-    inputs = placeholders([(64, 32), (32, 48), (32, 48)])
+    inputs = shaped([(64, 32), (32, 48), (32, 48)])
     x, w, v = inputs
     outputs = [normed(x @ w + x @ v)]
     assert len(joined(frozen(inputs, outputs))) == 1
@@ -234,7 +226,7 @@ def test_residuals_of_several_products(rng: np.random.Generator, small: None) ->
 
 
 def test_the_pass_is_pure(small: None) -> None:
-    inputs = placeholders([(64, 32), (32, 48)])
+    inputs = shaped([(64, 32), (32, 48)])
     graph = frozen(inputs, [normed(inputs[0] @ inputs[1])])
     with graphc.config(disable="join_rows"):
         before = optimize(graph)
@@ -254,7 +246,7 @@ PROLOGUES: dict[str, Make] = {
 @pytest.mark.parametrize("m, k", [(130, 64), (300, 200), ("m", 64)])
 def test_with_prologues(name: str, m: int | str, k: int, rng: np.random.Generator, small: None) -> None:
     """A kernel may compute its operand and finish its rows."""
-    inputs = placeholders([(m, k), (k, k), (m, 1)])
+    inputs = shaped([(m, k), (k, k), (m, 1)])
     outputs = PROLOGUES[name](*inputs)
     rows = 77 if m == "m" else m
     if m != "m":
@@ -265,7 +257,7 @@ def test_with_prologues(name: str, m: int | str, k: int, rng: np.random.Generato
 
 def test_narrow_operands_are_computed(rng: np.random.Generator, small: None) -> None:
     """Casts stay with the product."""
-    inputs = placeholders([(300, 64), (64, 90)], ["float16"] * 2)
+    inputs = shaped([(300, 64), (64, 90)], ["float16"] * 2)
     outputs = [functional.softmax(inputs[0] @ inputs[1], -1)]
     (kernel,) = kernels(optimize(frozen(inputs, outputs)))
     assert isinstance(kernel_shape(kernel.attrs["graph"]), ProductRowsShape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,21 +12,13 @@ from graphc.build import Tensor
 from graphc.graph import Node
 from graphc.passes.domain import ContractionShape, kernel_shape
 from graphc.passes.pipeline import optimize
-from tests.fusion_checks import frozen, kernels
-
-Make = Callable[..., Sequence[Tensor]]
-Shapes = Sequence[tuple[int | str, ...]]
+from tests.fusion_checks import Make, Shapes, frozen, kernels, shaped
 
 
 @pytest.fixture(autouse=True)
 def _no_cache() -> object:
     with graphc.config(cache=False, verify=True) as settings:
         yield settings
-
-
-def placeholders(shapes: Shapes, dtypes: Sequence[str] = ()) -> list[Tensor]:
-    dtypes = dtypes or ["float32"] * len(shapes)
-    return [graphc.placeholder(f"x{n}", shape, dtype) for n, (shape, dtype) in enumerate(zip(shapes, dtypes))]
 
 
 def computing(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Node]:
@@ -78,7 +70,7 @@ SIZES = [(1, 1, 1), (0, 5, 3), (4, 0, 5), (5, 4, 0), (1, 40, 30), (37, 53, 61), 
 @pytest.mark.parametrize("m, k, n", SIZES)
 def test_no_bit_changes(name: str, m: int, k: int, n: int, rng: np.random.Generator) -> None:
     shapes: Shapes = [(m, k), (k, n), (m, k), (m, 1), (k,)]
-    inputs = placeholders(shapes)
+    inputs = shaped(shapes)
     outputs = FORMS[name](*inputs)
     same_bits(inputs, outputs, [[special(rng, shape) for shape in shapes]])
     if min(m, k, n) > 1:
@@ -87,7 +79,7 @@ def test_no_bit_changes(name: str, m: int, k: int, n: int, rng: np.random.Genera
 
 @pytest.mark.parametrize("name", FORMS)
 def test_named_sizes(name: str, rng: np.random.Generator) -> None:
-    inputs = placeholders([("m", "k"), ("k", "n"), ("m", "k"), ("m", 1), ("k",)])
+    inputs = shaped([("m", "k"), ("k", "n"), ("m", "k"), ("m", 1), ("k",)])
     outputs = FORMS[name](*inputs)
     assert len(computing(inputs, outputs)) == 1
     arrays = []
@@ -99,7 +91,7 @@ def test_named_sizes(name: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("rows", [8, 200, 2100])
 @pytest.mark.parametrize("narrow", ["float16", "bfloat16"])
 def test_narrow_operands_are_never_stored_wide(narrow: str, rows: int, rng: np.random.Generator) -> None:
-    x, w = placeholders([(rows, 130), (130, 190)], [narrow, narrow])
+    x, w = shaped([(rows, 130), (130, 190)], [narrow, narrow])
     outputs = [x @ w]
     assert len(computing([x, w], outputs)) == 1
     arrays = [graphc.cast_array(rng.standard_normal(t.shape), narrow) for t in (x, w)]
@@ -109,14 +101,14 @@ def test_narrow_operands_are_never_stored_wide(narrow: str, rows: int, rng: np.r
 
 def test_a_narrow_matrix_for_few_rows_streams_through_the_cache(rng: np.random.Generator) -> None:
     """It is larger than L2 and read once: neither packed nor stored ahead."""
-    x, w = placeholders([(8, 1100), (1100, 3000)], ["float32", "float16"])
+    x, w = shaped([(8, 1100), (1100, 3000)], ["float32", "float16"])
     arrays = [rng.standard_normal(x.shape).astype("float32"), rng.standard_normal(w.shape).astype("float16")]
     function = same_bits([x, w], [x @ w.astype("float32")], [arrays])
     assert [[t.kernel.startswith("matmul") for t in r.tasks] for r in function.program.regions] == [[True]]
 
 
 def test_integers_wrap(rng: np.random.Generator) -> None:
-    inputs = placeholders([(40, 30), (30, 50)], ["int32", "int32"])
+    inputs = shaped([(40, 30), (30, 50)], ["int32", "int32"])
     x, y = inputs
     arrays = [rng.integers(-(2**31), 2**31, t.shape).astype(np.int32) for t in inputs]
     for output in ((x * x - 7) @ (y.T * 65537).T, (x // (y.T[:1, :] * 0)) @ y):  # by 0 too
@@ -125,7 +117,7 @@ def test_integers_wrap(rng: np.random.Generator) -> None:
 
 
 def test_batches(rng: np.random.Generator) -> None:
-    inputs = placeholders([(3, 70, 20), (3, 20, 33), (20,)])
+    inputs = shaped([(3, 70, 20), (3, 20, 33), (20,)])
     x, y, s = inputs
     outputs = [(x * s) @ y, x @ (y.transpose(0, 2, 1) + s).transpose(0, 2, 1)]
     assert len(computing(inputs, outputs)) == 2
@@ -133,7 +125,7 @@ def test_batches(rng: np.random.Generator) -> None:
 
 
 def test_what_others_read_is_stored() -> None:
-    x, w, v = placeholders([(20, 30), (30, 40), (30, 50)])
+    x, w, v = shaped([(20, 30), (30, 40), (30, 50)])
     y = x * 3
     assert not computing([x, w], [y @ w, y])  # a result
     long = graphc.exp(x) + graphc.tanh(x)
@@ -155,7 +147,7 @@ def test_what_follows_from_indices_alone_is_stored() -> None:
 
 
 def test_a_cheap_one_of_several_products_is_computed_by_each(rng: np.random.Generator) -> None:
-    x, w, v = placeholders([(200, 30), (30, 40), (30, 50)], ["float16", "float32", "float32"])
+    x, w, v = shaped([(200, 30), (30, 40), (30, 50)], ["float16", "float32", "float32"])
     y = x.astype("float32")
     assert len(computing([x, w, v], [y @ w, y @ v])) == 2
     arrays = [rng.standard_normal(t.shape).astype(d) for t, d in ((x, "float16"), (w, "float32"), (v, "float32"))]
@@ -196,7 +188,7 @@ def test_another_kernel_updates_in_place_what_a_prologue_reads(rng: np.random.Ge
 
 
 def test_gradients_agree(rng: np.random.Generator) -> None:
-    inputs = placeholders([(40, 30), (30, 25), (30,)])
+    inputs = shaped([(40, 30), (30, 25), (30,)])
     x, w, s = inputs
     loss = (graphc.tanh((x * s + 1) @ (w * w)) ** 2).sum()
     outputs = [loss, *graphc.grad(loss, [x, w, s])]
@@ -204,7 +196,7 @@ def test_gradients_agree(rng: np.random.Generator) -> None:
 
 
 def test_every_level_shows_it(capfd: pytest.CaptureFixture[str]) -> None:
-    x, w, s = placeholders([(200, 700), (900, 700), (900, 1)])
+    x, w, s = shaped([(200, 700), (900, 700), (900, 1)])
     with graphc.config(log="fusion"):
         function = graphc.function([x, w, s], x @ (w * s).T)
     assert "matmul_of_mul computes its operand f32[900,700] itself: nothing else reads it" in capfd.readouterr().err
@@ -215,6 +207,6 @@ def test_every_level_shows_it(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_operand_that_is_not_packed_is_stored() -> None:
-    x, y, g = placeholders([(256, 128), (256, 192), (256, 192)])  # whole cache lines, and less than half of L2
+    x, y, g = shaped([(256, 128), (256, 192), (256, 192)])  # whole cache lines, and less than half of L2
     function = graphc.function([x, y, g], x.T @ (y * g))
     assert "x1.computed" in function.ir("program")

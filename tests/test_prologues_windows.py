@@ -12,7 +12,8 @@ import graphc
 from graphc import interpret
 from graphc.build import Tensor
 from graphc.nn import functional as F
-from tests.test_prologues import computing, placeholders, same_bits, special
+from tests.fusion_checks import shaped
+from tests.test_prologues import computing, same_bits, special
 
 Before = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -50,7 +51,7 @@ def test_depthwise_windows(
     name: str, images: tuple[int, ...], weights: tuple[int, ...], how: dict[str, Any], rng: np.random.Generator
 ) -> None:
     channels = images[-1:]
-    x, w, s, b = inputs = placeholders([images, weights, channels, channels])
+    x, w, s, b = inputs = shaped([images, weights, channels, channels])
     outputs = [depthwise(BEFORE[name](x, s, b), w, how)]
     if weights[0] * weights[1] > 1 and images[2] > 8:
         assert len(computing(inputs, outputs)) == 1
@@ -62,19 +63,19 @@ def test_depthwise_windows(
 
 
 def test_depthwise_windows_store_no_array() -> None:
-    x, w, s = inputs = placeholders([(4, 30, 30, 64), (3, 3, 1, 64), (64,)])
+    x, w, s = inputs = shaped([(4, 30, 30, 64), (3, 3, 1, 64), (64,)])
     program = graphc.function(inputs, depthwise(x * s, w, {"padding": 1})).ir("program")
     assert "contract_of_mul" in program and "computed" not in program
 
 
 def test_what_costs_much_is_stored_for_windows(rng: np.random.Generator) -> None:
     """Windows would compute it nine times."""
-    x, w = inputs = placeholders([(2, 20, 20, 32), (3, 3, 1, 32)])
+    x, w = inputs = shaped([(2, 20, 20, 32), (3, 3, 1, 32)])
     function = same_bits(
         inputs, [depthwise(graphc.tanh(x), w, {"padding": 1})], [[special(rng, t.shape) for t in inputs]]
     )
     assert ".computed" in function.ir("program")
-    wide = placeholders([(2, 20, 20, 32), (5, 5, 1, 32)])
+    wide = shaped([(2, 20, 20, 32), (5, 5, 1, 32)])
     act = graphc.minimum(graphc.maximum(wide[0] * 2, 0.0), 6.0)  # cheap, but 25 times near the cache
     assert ".computed" in graphc.function(wide, depthwise(act, wide[1], {"padding": 2})).ir("program")
 
@@ -87,7 +88,7 @@ def test_pointwise_convolutions(name: str, stride: int, layout: str, rng: np.ran
         image = (n, size, size, channels) if last else (n, channels, size, size)
         weight = (1, 1, channels, out) if last else (out, channels, 1, 1)
         each = (channels,) if last else (channels, 1, 1)
-        x, w, s, b = inputs = placeholders([image, weight, each, each])
+        x, w, s, b = inputs = shaped([image, weight, each, each])
         y = F.conv2d(BEFORE[name](x, s, b), w, stride=stride, layout=layout)
         same_bits(inputs, [y], [[special(rng, t.shape) for t in inputs]])
         if channels == 130 and stride == 1:
@@ -97,7 +98,7 @@ def test_pointwise_convolutions(name: str, stride: int, layout: str, rng: np.ran
 def test_pointwise_convolutions_store_no_array() -> None:
     shapes = {"NHWC": ((8, 14, 14, 256), (1, 1, 256, 64)), "NCHW": ((8, 256, 14, 14), (64, 256, 1, 1))}
     for layout, (image, weight) in shapes.items():
-        x, w = inputs = placeholders([image, weight])
+        x, w = inputs = shaped([image, weight])
         program = graphc.function(inputs, F.conv2d(graphc.maximum(x, 0.0), w, layout=layout)).ir("program")
         assert "contract_of_" in program and ".computed" not in program
 
@@ -105,12 +106,12 @@ def test_pointwise_convolutions_store_no_array() -> None:
 def test_factors_along_any_axis(rng: np.random.Generator) -> None:
     """Labels that are merged into rows, columns or steps still have their own indices."""
     for shape in ((3, 7, 9, 33), (1, 7, 9, 33), (3, 1, 9, 33), (3, 7, 1, 33), (1, 7, 9, 1), (3, 1, 1, 1)):
-        x, w, s = inputs = placeholders([(3, 7, 9, 33), (1, 1, 33, 20), shape])
+        x, w, s = inputs = shaped([(3, 7, 9, 33), (1, 1, 33, 20), shape])
         y = F.conv2d(x * s, w, layout="NHWC")
         assert len(computing(inputs, [y])) == 1
         gw, gx = graphc.grad((y * y).sum(), [w, x])
         same_bits(inputs, [y, gw, gx], [[special(rng, t.shape) for t in inputs]])
-        x, w, s = inputs = placeholders([(3, 33, 7, 9), (20, 33, 1, 1), tuple(shape[a] for a in (0, 3, 1, 2))])
+        x, w, s = inputs = shaped([(3, 33, 7, 9), (20, 33, 1, 1), tuple(shape[a] for a in (0, 3, 1, 2))])
         y = F.conv2d(x * s, w)
         gw, gx = graphc.grad((y * y).sum(), [w, x])
         same_bits(inputs, [y, gw, gx], [[special(rng, t.shape) for t in inputs]])
@@ -122,21 +123,21 @@ def test_einsums(rng: np.random.Generator) -> None:
         ("abc,acd->abd", [(4, 20, 30), (4, 30, 33)]), ("bhqd,bhkd->bhqk", [(2, 3, 17, 16), (2, 3, 19, 16)]),
         ("ca,cb->ab", [(70, 20), (70, 33)]),
     ):  # fmt: skip
-        inputs = placeholders(shapes)
+        inputs = shaped(shapes)
         for outputs in ([graphc.einsum(spec, inputs[0] * 2 + 1, inputs[1])],
                         [graphc.einsum(spec, inputs[0], graphc.maximum(inputs[1], 0.5))]):  # fmt: skip
             same_bits(inputs, outputs, [[special(rng, t.shape) for t in inputs]])
 
 
 def test_windows_that_are_read_as_numbers_are_stored() -> None:
-    x, w = inputs = placeholders([(2, 10, 10, 16), (3, 3, 16, 32)])
+    x, w = inputs = shaped([(2, 10, 10, 16), (3, 3, 16, 32)])
     assert not computing(inputs, [F.conv2d(x * 2, w, padding=1, layout="NHWC")])
-    x, w = inputs = placeholders([(2, 10, 10, 16), (3, 3, 4, 32)])
+    x, w = inputs = shaped([(2, 10, 10, 16), (3, 3, 4, 32)])
     assert not computing(inputs, [F.conv2d(x * 2, w, padding=1, groups=4, layout="NHWC")])
 
 
 def test_what_others_read_too_is_stored() -> None:
-    x, w = inputs = placeholders([(2, 10, 10, 16), (3, 3, 1, 16)])
+    x, w = inputs = shaped([(2, 10, 10, 16), (3, 3, 1, 16)])
     y = graphc.tanh(x * 2)
     assert not computing(inputs, [depthwise(y, w, {}), y])
     assert not computing(inputs, [depthwise(y, w, {}), depthwise(y, w, {"padding": 1})])
@@ -145,7 +146,7 @@ def test_what_others_read_too_is_stored() -> None:
 @pytest.mark.parametrize("dtype", ["int32", "float64", "float16", "bfloat16"])
 def test_other_dtypes(dtype: str, rng: np.random.Generator) -> None:
     for images, weights, groups in (((2, 9, 8, 24), (3, 3, 1, 24), 24), ((2, 9, 8, 24), (1, 1, 24, 40), 1)):
-        x, w, s = inputs = placeholders([images, weights, images[-1:]], [dtype] * 3)
+        x, w, s = inputs = shaped([images, weights, images[-1:]], [dtype] * 3)
         outputs = [F.conv2d(x * s - 3, w, padding=weights[0] // 2, groups=groups, layout="NHWC")]
         assert len(computing(inputs, outputs)) == 1
         if dtype == "int32":  # it wraps
@@ -159,7 +160,7 @@ def test_named_sizes(rng: np.random.Generator) -> None:
     """A batch and lines of an unknown number, none of them too."""
     for weights, groups in (((3, 3, 1, 24), 24), ((1, 1, 24, 40), 1)):
         shapes: list[tuple[int | str, ...]] = [("n", "h", 10, 24), weights, (24,)]
-        x, w, s = inputs = placeholders(shapes)
+        x, w, s = inputs = shaped(shapes)
         y = F.conv2d(x * s + 1, w, padding=weights[0] // 2, groups=groups, layout="NHWC")
         arrays = []
         for n, h in ((0, 3), (1, 1), (3, 5), (2, 16)):
@@ -168,7 +169,7 @@ def test_named_sizes(rng: np.random.Generator) -> None:
 
 
 def test_strided_and_aliasing_arguments(rng: np.random.Generator) -> None:
-    x, w, s = inputs = placeholders([(2, 9, 9, 16), (3, 3, 1, 16), (2, 9, 9, 16)])
+    x, w, s = inputs = shaped([(2, 9, 9, 16), (3, 3, 1, 16), (2, 9, 9, 16)])
     a = rng.standard_normal((2, 18, 9, 32)).astype(np.float32)[:, ::2, :, ::-2]
     k = rng.standard_normal((3, 3, 1, 16)).astype(np.float32)
     same_bits(inputs, [depthwise(x * s, w, {"padding": 1})], [[a, k, a]])
@@ -189,7 +190,7 @@ def test_a_parameter_that_windows_read_is_not_written_under_them(rng: np.random.
 
 def test_gradients_agree(rng: np.random.Generator) -> None:
     for weights, groups in (((3, 3, 1, 24), 24), ((1, 1, 24, 40), 1), ((3, 3, 24, 8), 1)):
-        x, w, s = inputs = placeholders([(2, 9, 8, 24), weights, (24,)])
+        x, w, s = inputs = shaped([(2, 9, 8, 24), weights, (24,)])
         y = F.conv2d(graphc.nn.functional.relu(x * s), w, padding=weights[0] // 2, groups=groups, layout="NHWC")
         loss = (graphc.maximum(y, 0.0) ** 2).sum()
         outputs = [loss, *graphc.grad(loss, [x, w, s])]
