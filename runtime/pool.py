@@ -134,8 +134,6 @@ entry:
   %stop_at = getelementptr i64, ptr %pool, i64 {stop}
   %generation_at = getelementptr i32, ptr %claim_at, i64 1
   %mask = alloca [16 x i64]
-  %asked = call i64 (i64, ...) @syscall(i64 {sched_getaffinity}, i64 0, i64 128, ptr %mask)
-  %bytes = call i64 @llvm.smax.i64(i64 %asked, i64 0)
   br label %look
 look:
   %spins = phi i64 [ 0, %entry ], [ 0, %worked ], [ %more, %spin ], [ 0, %sleep ]
@@ -158,6 +156,9 @@ spin:
   {pause}
   br label %look
 sleep:
+  ; Asked each time: somebody may have given the process other cores meanwhile.
+  %asked = call i64 (i64, ...) @syscall(i64 {sched_getaffinity}, i64 0, i64 128, ptr %mask)
+  %bytes = call i64 @llvm.smax.i64(i64 %asked, i64 0)
   call void @graphc_avoid(ptr %pool, ptr %mask, i64 %bytes)
   ; Announced first; the kernel then compares the generation, so a job published in between is never slept through.
   %asleep = atomicrmw add ptr %sleepers_at, i64 1 seq_cst, align 8
