@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from graphc import errors, interpret
+from graphc import elsewhere, errors, interpret
 from graphc.build import Parameter, Tensor, constant, parameter, placeholder
 from graphc.conversion import cast_array
 from graphc.declared import dim
@@ -86,7 +86,7 @@ __all__ += ["parameter", "placeholder", *_LAZY, *_functions]
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+        raise elsewhere.unknown("module 'graphc'", name, __all__)
     where_ = _LAZY[name]
     module = importlib.import_module(where_ or f"graphc.{name}")
     found = module if where_ is None else getattr(module, name)

@@ -324,6 +324,9 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
     """`data` as an array of a dtype that graphc has, in native byte order."""
     if isinstance(data, Tensor):
         fail(ArgumentError, f"an array is needed here, not a Tensor ({signature(data)})", "use it as it is")
+    if isinstance(data, (list, tuple)) and (tensors := [x for x in data if isinstance(x, Tensor)]):
+        names = signature(*tensors[:3])
+        fail(ArgumentError, f"a list with tensors is no array ({names})", "graphc.stack makes one of it")
     try:
         array = np.asarray(data)
     except ValueError as error:

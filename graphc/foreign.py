@@ -7,8 +7,9 @@ of `_OPERATORS`: the Tensor's method for it on the left and on the right.
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from graphc.elsewhere import unknown
 from graphc.errors import ArgumentError, fail
 from graphc.graph import Value, shown
 
@@ -40,6 +41,11 @@ class Foreign:
 
     __slots__ = ()
     ref: Value
+
+    if not TYPE_CHECKING:  # a type checker finds it itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise unknown("a Tensor", name, [known for known in dir(type(self)) if known[0] != "_"])
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if method != "__call__" or options or ufunc.__name__ not in _OPERATORS:

@@ -1,5 +1,8 @@
 """Linear algebra under the names of the array API's `linalg` and of `numpy.linalg`: the functions of `graphc.ops`."""
 
+from typing import TYPE_CHECKING
+
+from graphc.elsewhere import of_module
 from graphc.ops.contraction import matmul
 from graphc.ops.linalg import (
     SlogdetResult,
@@ -25,3 +28,6 @@ __all__ = [
     "matrix_transpose", "norm", "outer", "slogdet", "solve", "solve_triangular", "tensordot", "trace", "vecdot",
     "vector_norm",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # for people's mistakes; a type checker finds them itself
+    __getattr__ = of_module(__name__, __all__)

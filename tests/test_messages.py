@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc import elsewhere
 from graphc.build import Tensor, parameter, placeholder
 from graphc.errors import GraphcError
 from graphc.nn.functional import cross_entropy, mse_loss
@@ -43,6 +46,8 @@ def message(build: Callable[[], Any]) -> str:
         (lambda: X @ Y, "matmul: inner sizes differ: x is f32[3,4], y is f32[3] (4 != 3)"
          " | the first operand fits transposed: x.T @ y"),
         (lambda: X @ placeholder("z", (7, 2)), "matmul: inner sizes differ: x is f32[3,4], z is f32[7,2] (4 != 7)"),
+        (lambda: graphc.sum([X, X]), "a list with tensors is no array (x is f32[3,4], x is f32[3,4])"
+         " | graphc.stack makes one of it"),
         (lambda: X + None, "add: None is neither a tensor nor a number"),
         (lambda: X + {}, "{}: graphc has no dtype object | use numbers or bools"),
         (lambda: X.astype(X), f"graphc has no dtype Tensor; it has {DTYPES}"),
@@ -87,3 +92,48 @@ def test_numpys_refusals_are_type_errors_and_operators_still_work() -> None:
     array = np.ones((3, 4), "float32")
     with pytest.raises(TypeError):
         array += X
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("concatenate", "graphc' has no attribute 'concatenate' | hint: write graphc.concat([x, y], axis)"),
+        ("softmax", "graphc' has no attribute 'softmax' | hint: write graphc.nn.functional.softmax"),
+        ("sofmax", "graphc' has no attribute 'sofmax' | hint: did you mean graphc.nn.functional.softmax?"),
+        ("nn.functional.sofmax", "nn.functional' has no attribute 'sofmax' | hint: did you mean softmax?"),
+        ("nn.linear", "graphc.nn' has no attribute 'linear' | hint: did you mean Linear?"),
+        ("optim.adamw", "graphc.optim' has no attribute 'adamw' | hint: did you mean AdamW?"),
+        ("linalg.eye", "graphc.linalg' has no attribute 'eye' | hint: write graphc.eye"),
+        ("nonsense", "graphc' has no attribute 'nonsense'"),
+        ("__wrapped__", "graphc' has no attribute '__wrapped__'"),
+    ],
+)
+def test_an_unknown_name_says_what_it_is_called_here(name: str, text: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        operator.attrgetter(name)(graphc)
+    assert str(caught.value).replace("\n  ", " | ").endswith(text)
+
+
+def test_an_unknown_method_says_what_it_is_called_here() -> None:
+    found = {}
+    for name in ("unsqueeze", "exp", "summ", "nonsense", "__wrapped__"):
+        with pytest.raises(AttributeError) as caught:
+            getattr(X, name)
+        found[name] = str(caught.value).partition("hint: ")[2]
+    assert found == {
+        "unsqueeze": "write graphc.expand_dims(x, axis)",
+        "exp": "write graphc.exp",
+        "summ": "did you mean sum?",
+        "nonsense": "",
+        "__wrapped__": "",
+    }
+
+
+def test_every_name_that_a_hint_gives_exists() -> None:
+    for ours in elsewhere.THEIRS:
+        for name in re.findall(r"graphc\.(\w+)", ours):
+            assert name in graphc.__all__, ours
+        for name in re.findall(r"\bx\.(\w+)", ours):
+            assert hasattr(Tensor, name), ours
+    taken = {*graphc.__all__, *dir(Tensor)}
+    assert not taken & {name for names in elsewhere.THEIRS.values() for name in names.split()}

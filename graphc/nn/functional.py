@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from graphc import ops
 from graphc.build import Tensor, fail, signature
+from graphc.elsewhere import of_module
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.graph import describe, shown
 from graphc.nn.adaptive import (
@@ -61,6 +63,9 @@ __all__ = [
     "softplus",
     "tanh",
 ]
+
+if not TYPE_CHECKING:  # for people's mistakes; a type checker finds them itself
+    __getattr__ = of_module(__name__, __all__)
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:

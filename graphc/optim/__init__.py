@@ -7,8 +7,14 @@
 Enter at `Optimizer` (optimizer.py). A new optimiser is a subclass with two methods, as in sgd.py and adam.py.
 """
 
+from typing import TYPE_CHECKING
+
+from graphc.elsewhere import of_module
 from graphc.optim.adam import Adam, AdamW
 from graphc.optim.optimizer import Optimizer
 from graphc.optim.sgd import SGD
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+
+if not TYPE_CHECKING:  # for people's mistakes; a type checker finds them itself
+    __getattr__ = of_module(__name__, __all__)
