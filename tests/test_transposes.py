@@ -167,3 +167,19 @@ def test_few_rows_and_reductions_are_lowered_as_ever() -> None:
     for inputs, output in [([few], few.T), ([x], (x.T + 1).sum(1)), ([x], x + 1)]:
         assert "zip_low" not in graphc.function(inputs, output).ir("loops")
     assert "zip_low" in graphc.function([x], x.T).ir("loops")
+
+
+@pytest.mark.parametrize("shape", [(17, 50), (64, 49), (33, 16), (3, 95, 61), (2, 3, 200, 40)])
+def test_the_last_squares_of_copies_overlap(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    """So all are whole; unless something else is read, in whose place the result may lie."""
+    x, y = placeholder("x", shape), placeholder("y", (*shape[:-2], shape[-1], shape[-2]))
+    a, b = draw(rng, shape, "float32"), draw(rng, tuple(y.shape), "float32")
+    with graphc.config(guard_memory=False):
+        assert " where " not in graphc.function([x], x.mT * 2).ir("loops")
+        assert " where " in graphc.function([x, y], x.mT + y).ir("loops")
+    for threads in (1, 2, 3):
+        with graphc.config(num_threads=threads):
+            same(graphc.function([x], x.mT * 2)(a), np.swapaxes(a, -1, -2) * np.float32(2))
+    w = graphc.parameter("w", b)
+    graphc.function([x], x.sum(), updates={w: w - x.mT})(a)
+    same(w.value, b - np.swapaxes(a, -1, -2))

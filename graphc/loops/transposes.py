@@ -43,6 +43,10 @@ class TransposesLowering(KernelLowering):
         # the rows of a square lie along the run that most operands have, the first one of those
         self.run_axes = max(self.squares, key=lambda run: len(self.squares[run]), default=())
         self.height = product(self.shape.full[axis] for axis in self.run_axes)
+        width = self.shape.full[self.axes[-1]] if self.axes else 0
+        full = all(isinstance(size, int) and size >= self.h.lane_count for size in (self.height, width))
+        # nothing else is read, which a result might lie in: the last squares may overlap those before
+        self.overlaps = full and self.bare and len(self.squares) == 1
 
     @property
     def suits(self) -> bool:
@@ -62,6 +66,7 @@ class TransposesLowering(KernelLowering):
         Runs that do not fill half of the lanes have none.
         """
         found: dict[Run, list[Read]] = {}
+        self.bare = True  # whether nothing else is read
         seen: set[Read] = set()
         stack = [(v, self.index_of(v)) for v in self.graph.outputs]
         lane = symbol_of(self.axes[-1])
@@ -72,18 +77,20 @@ class TransposesLowering(KernelLowering):
             seen.add(read)
             value, index = read
             if value not in self.buffers:
-                stack.extend(reversed(self.evaluator.needs(value, index)))
+                needs = self.evaluator.needs(value, index)
+                self.bare &= len(needs) == len(value.node.inputs)
+                stack.extend(reversed(needs))
                 continue
             address = linear_address(index, value.type.shape)
             if lane not in symbols(address) or _moves_by(address, lane, 1):
+                self.bare = False
                 continue
-            for axis in self.axes[:-1]:
-                if not _moves_by(address, symbol_of(axis), 1):
-                    continue
-                run = self._run(address, axis)
-                size = product(self.shape.full[each] for each in run)
-                if not isinstance(size, int) or 2 * size >= self.h.lane_count:
-                    found.setdefault(run, []).append(read)
+            runs = [self._run(address, axis) for axis in self.axes[:-1] if _moves_by(address, symbol_of(axis), 1)]
+            sizes = {run: product(self.shape.full[each] for each in run) for run in runs}
+            long = [run for run, size in sizes.items() if not isinstance(size, int) or 2 * size >= self.h.lane_count]
+            self.bare &= bool(long)
+            for run in long:
+                found.setdefault(run, []).append(read)
         return found
 
     def _run(self, address: Size, last: int) -> Run:
@@ -101,7 +108,7 @@ class TransposesLowering(KernelLowering):
         h, lanes, chunk = self.h, self.h.lane_count, Dim.symbol("chunk")
         height, width = self.height, self.shape.full[self.axes[-1]]
         outer = [i for i in self.axes[:-1] if i not in self.run_axes]
-        blocks = ceildiv(height, BLOCK)
+        blocks = maximum(1, height // BLOCK) if self.overlaps else ceildiv(height, BLOCK)
         units = product(self.shape.full[i] for i in outer) * blocks
         work = ceildiv(width, lanes) * (BLOCK * (self.cost + SQUARE))
         share: Size = ceildiv(GRAIN, work) if isinstance(work, int) and work else GRAIN // maximum(work, 1) + 1
@@ -109,8 +116,10 @@ class TransposesLowering(KernelLowering):
         with h.loop("i", first, named(h, "last", minimum(first + share, units))) as unit:
             row, block = (0, unit) if not outer else (named(h, "row", unit // blocks), named(h, "block", unit % blocks))
             point = self._at_named_row(row, outer)
-            start = named(h, "start", block * BLOCK)
-            self._block(start, named(h, "stop", minimum(start + BLOCK, height)), point)
+            start, stop = named(h, "start", block * BLOCK), block * BLOCK + BLOCK
+            if self.overlaps:  # the last block has the rest, too
+                stop = stop + (block + 1) // blocks * (height - blocks * BLOCK)
+            self._block(start, named(h, "stop", minimum(stop, height)), point)
         return ceildiv(units, share)
 
     def _at_named_row(self, row: Size, outer: list[int]) -> Point:
@@ -123,10 +132,17 @@ class TransposesLowering(KernelLowering):
     def _block(self, start: Size, stop: Size, point: Point) -> None:
         """All columns of some rows: squares that are whole, then those at the edges, under masks.
 
-        A long body is emitted once, under masks all over.
+        A long body is emitted once, under masks all over. Where squares may overlap, all are whole.
         """
         h, lanes = self.h, self.h.lane_count
         width = self.shape.full[self.axes[-1]]
+        if self.overlaps:
+            with h.loop("j", 0, width, lanes) as j:
+                column = j if width % lanes == 0 else named(h, "column", minimum(j, width - lanes))
+                with h.loop("r", start, stop, lanes) as r:
+                    row = r if self.height % lanes == 0 else named(h, "row", minimum(r, stop - lanes))
+                    self._square(row, column, point, edge=False)
+            return
         exact = self.height % lanes == 0, width % lanes == 0
         masked = self.heavy and not all(exact)
         right: Size = 0 if masked else width if exact[1] else named(h, "right", width // lanes * lanes)
