@@ -1,4 +1,4 @@
-"""A copy, between zeros or of a part or in another order, has as few axes as it can: what lies side by side is one axis.
+"""A copy, between zeros or of a part or in another order, has as few axes as it can: neighbours in memory are one axis.
 
 The vectors of a rows kernel go along its last axis, and the 3 channels of a padded image would fill 3 lanes. Where
 nothing is put around the last axis or cut off it, it is one with the axis before: zeros around 112 of 118 pixels of 3
