@@ -47,6 +47,7 @@ _OPTIONS = (
     ("disable-lsr", "true", "false"),  # loop strength reduction
     ("disable-cgp", "true", "false"),  # addresses moved to where they are used
     ("enable-misched", "false", "true"),  # another order of instructions
+    ("disable-select-optimize", "true", "false"),  # branches in place of selects: never any here, and 6 % of the time
 )
 _option_lock = threading.Lock()
 
