@@ -210,3 +210,16 @@ def test_an_operand_that_is_not_packed_is_stored() -> None:
     x, y, g = shaped([(256, 128), (256, 192), (256, 192)])  # whole cache lines, and less than half of L2
     function = graphc.function([x, y, g], x.T @ (y * g))
     assert "x1.computed" in function.ir("program")
+
+
+def test_what_computes_an_operand_and_a_node_may_be_one_kernel(rng: np.random.Generator) -> None:
+    """The node's task had the sizes of the other: none. Both cast a transposed matrix of float16."""
+    a, x = (graphc.placeholder(name, (3, "n", 2), dtype) for name, dtype in (("a", "float32"), ("x", "float16")))
+    scores = a @ graphc.matrix_transpose(x).astype("float32")
+    later = graphc.cumsum((a * scores.sum(-1, keepdims=True)).astype("float16"), 0)
+    outputs = [scores, later, graphc.matrix_transpose(later).astype("float32")]
+    shape = (3, 5, 2)
+    arrays = rng.standard_normal(shape).astype("float32"), rng.standard_normal(shape).astype("float16")
+    function = same_bits([a, x], outputs, [arrays])
+    regions = function.ir("program").split("region 0:")[1]
+    assert regions.count("= cast_") > len({name for name in function.kernels if name.startswith("cast_")})

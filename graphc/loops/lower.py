@@ -72,7 +72,7 @@ class _Lowering:
         self.buffers: dict[str, Buffer] = {}
         self.names: dict[Value, str] = {}
         self.constants: dict[str, np.ndarray] = {}
-        self.kernels: dict[str, Lowered] = {}  # by name
+        self.kernels: dict[str, LoopKernel] = {}  # by name
         self.alike: dict[Any, list[tuple[str, LoopKernel]]] = {}  # stem and parameters -> names, kernels without theirs
         self.known: dict[tuple[str, str], _Known] = {}  # name and text of an inner graph -> its kernel
         self.operands_of: dict[Node, Mapping[Value, Value]] = {}  # kernel node -> inner placeholder -> outer value
@@ -95,7 +95,7 @@ class _Lowering:
             name=self.graph.name,
             dims=tuple(sorted({s for v in self.graph.inputs for size in v.type.shape for s in symbols(size)})),
             buffers=self.buffers,
-            kernels={name: lowered.kernel for name, lowered in self.kernels.items()},
+            kernels=self.kernels,
             regions=regions,
             inputs=tuple(self.names[v] for v in self.graph.inputs if v.op.name == "placeholder"),
             parameters=tuple(self.names[v] for v in parameters),
@@ -164,7 +164,7 @@ class _Lowering:
         operands = pack.operands(node)
         key = operands, print_kernel(pack.kernel)
         if key not in self.packed:
-            name, _ = self._shared(Lowered(pack.kernel, ()), pack.kernel.name, key[1])
+            name = self._shared(pack.kernel, pack.kernel.name, key[1])
             values = {**self.outside, **{n: substitute(size, self.outside) for n, size in pack.values.items()}}
             kind = TensorType(pack.dtype, (substitute(pack.size, self.outside),))
             sources = [self.names[operand] for operand in operands]
@@ -201,7 +201,7 @@ class _Lowering:
         lowered, sizes = self._lowered(node, inner, noted)
         for check in self.checks.nodes[found:]:
             self.operands_of[check] = self.operands_of[node]
-        known = _Known(*self._shared(lowered, *key), sizes, asked)
+        known = _Known(self._shared(lowered.kernel, *key), lowered, sizes, asked)
         if len(self.checks.nodes) == found:
             self.known[key] = known
         return known
@@ -225,22 +225,23 @@ class _Lowering:
             return lower_matrices(name, inner, shape, self.target, self.checks), {}
         return lower_rows(name, inner, shape, self.target, self.checks)
 
-    def _shared(self, lowered: Lowered, stem: str, origin: str) -> tuple[str, Lowered]:
-        """The kernel under its final name: the one that exists already if it says the same.
+    def _shared(self, kernel: LoopKernel, stem: str, origin: str) -> str:
+        """The final name of a kernel: that of the one that exists already if it says the same.
 
-        origin: the text of what it was made from, whose digest is in the name.
+        origin: the text of what it was made from, whose digest is in the name. Who shares a kernel calls it with sizes
+        of his own: what packs an operand and a node's kernel may say the same.
         """
-        kernel = replace(lowered.kernel, name=stem)
+        kernel = replace(kernel, name=stem)
         alike = self.alike.setdefault((stem, kernel.buffers, kernel.sizes, kernel.chunks), [])
         for name, other in alike:
             if kernel == other:
-                return name, self.kernels[name]
+                return name
         name = f"{stem}_{hashlib.sha256(origin.encode()).hexdigest()[:4]}"
         while name in self.kernels:
             name += "x"
         alike.append((name, kernel))
-        self.kernels[name] = replace(lowered, kernel=replace(kernel, name=name))
-        return name, self.kernels[name]
+        self.kernels[name] = replace(kernel, name=name)
+        return name
 
     def _check(self, node: Node) -> Check:
         """What to say when the check of a gather or scatter fails; its indices by name where they are an argument."""
