@@ -165,3 +165,16 @@ def test_where_packing_runs_and_how_long_buffers_live() -> None:
     assert [[t.buffers[-1] for t in region.tasks] for region in found] == [["t"], ["p"], ["late", "q"], ["q"]]
     expected = {"t": (0, 2), "late": (2, 4), "p": (1, 2), "q": (2, 3)}
     assert {name: (b.first, b.last) for name, b in buffers.items()} == expected
+
+
+def test_equal_kernels_have_operands_packed_from_other_orders(rng: np.random.Generator) -> None:
+    """A product of packed columns is one kernel for y and for y.T, but what packs them is not."""
+    x = graphc.placeholder("x", (512, 512), "float32")
+    y, z = graphc.placeholder("y", (512, 128), "float32"), graphc.placeholder("z", (128, 512), "float32")
+    both = graphc.function([x, y, z], [x @ y, x @ z.T], threads=1)
+    tasks = [task.kernel for region in both.program.regions for task in region.tasks]
+    products = [name for name in tasks if name.startswith("matmul")]
+    assert len(products) == 2 and len(set(products)) == 1 and len(set(tasks)) == 3
+    a, b, c = (rng.standard_normal(t.shape).astype(np.float32) for t in (x, y, z))
+    for found, wanted in zip(both(a, b, c), (a @ b, a @ c.T), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
