@@ -18,6 +18,7 @@ from graphc.passes.fold_constants import fold_constants
 from graphc.passes.fuse import fuse, separate
 from graphc.passes.join_blocks import join_blocks
 from graphc.passes.join_rows import join_rows
+from graphc.passes.lift_reshapes import lift_reshapes
 from graphc.passes.manager import Pass, run
 from graphc.passes.merge_duplicates import merge_duplicates
 from graphc.passes.remove_dead import remove_dead
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("simplify", simplify, "folded constants are ones and zeros that the rules know"),
     Pass("merge_duplicates", merge_duplicates, "a + b and b + a are one value"),
     Pass("remove_dead", remove_dead, "an update that changes nothing needs no kernel"),
+    Pass("lift_reshapes", lift_reshapes, "rows of a product are computed on by rows, where its kernel can do it"),
     Pass("fuse", fuse, "memory is slow: what can stay in registers stays there", instead=separate),
     Pass("join_blocks", join_blocks, "a matrix between kernels that needs one block at a time need not be in memory"),
     Pass("divide_late", divide_late, "blocks of a softmax need not wait for its sums; results are shorter than rows"),

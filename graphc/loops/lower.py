@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.bounds import bounds_of, divided
 from graphc.graph import Graph, Node, Value, origin_of
+from graphc.loops.aliases import free_reshapes
 from graphc.loops.evaluate import Checks
 from graphc.loops.ir import LoopKernel
 from graphc.loops.kernel import Lowered
@@ -66,7 +67,8 @@ class _Known:
 class _Lowering:
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.target = graph, target
-        self.plan: Schedule = schedule(graph)
+        self.free = free_reshapes(graph)
+        self.plan: Schedule = schedule(graph, self.free)
         self.inside, self.outside = divided(bounds_of(v.type.shape for v in graph.inputs))
         self.checks = Checks()
         self.buffers: dict[str, Buffer] = {}
@@ -127,6 +129,8 @@ class _Lowering:
         """Names in the order of preference: the parameter itself (in place), an output, a temporary."""
         for position, value in enumerate(self.graph.results):
             self.names[value] = self._add(f"out{position}", "output", value.type)
+            if value.node in self.free:
+                self.names[self.free[value.node]] = self.names[value]
         for parameter, value in zip(self.graph.updates, self.graph.outputs[len(self.graph.results) :], strict=True):
             if value in self.plan.in_place:
                 self.names[value] = self.names[parameter]

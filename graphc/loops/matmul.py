@@ -55,12 +55,15 @@ def lower_contraction(
         for (_, buffer), address, result in zip(outputs, addresses, results, strict=True):
             h.store(buffer, substitute(address, here), result, mask)
 
+    touched = [(buffer, address, True) for (_, buffer), address in zip(outputs, addresses, strict=True)]
+    touched += [(buffers[v], addresses[0], False) for v in _read_in_place(shape)]
+
     def ahead(h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
         here: dict[str, Size] = dict(zip(names, (*batch, row, col), strict=True))
-        for (_, buffer), address in zip(outputs, addresses, strict=True):
+        for buffer, address, write in touched:
             adjacent, place = h.lane_form(substitute(address, here))
             if adjacent:
-                h.emit(Prefetch(buffer, h.index(place).expr, True))
+                h.emit(Prefetch(buffer, h.index(place).expr, write))
 
     asks = arranged.col is not None and outgrows_cache(graph, target)
     behind = [f"b{len(graph.inputs) + len(outputs) + i}" for i in range(2)]
@@ -73,6 +76,18 @@ def lower_contraction(
     body = tuple(builder.levels[0].statements)
     kernel = LoopKernel(name, tuple(params), sizes, body, schedule.chunks)
     return Lowered(kernel, tuple(map(Dim.symbol, sizes)), packs=tuple(packs))
+
+
+def _read_in_place(shape: ContractionShape) -> list[Value]:
+    """The operands of a kernel that its epilogue reads where it stores its results."""
+    found: dict[Value, None] = {}
+    for value in dict.fromkeys(v for node in shape.epilogue for v in node.inputs):
+        whole = value.type.shape == shape.full
+        while value.op.name == "reshape":
+            value = value.node.inputs[0]
+        if whole and value.op.name == "placeholder":
+            found[value] = None
+    return list(found)
 
 
 def packs_of(graph: Graph, shape: ContractionShape, target: Target) -> list[Pack]:

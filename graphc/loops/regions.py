@@ -8,6 +8,7 @@ before, and its own kernel reads the old value only at the element that it write
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphc.graph import RECOMPUTED, Graph, Node, Value, topological_order
@@ -25,8 +26,8 @@ class Schedule:
     in_place: dict[Value, Value]  # an updated value -> the parameter whose memory it takes
 
 
-def schedule(graph: Graph) -> Schedule:
-    """Regions and in-place updates of a graph of kernel nodes."""
+def schedule(graph: Graph, free: Mapping[Node, Value]) -> Schedule:
+    """Regions and in-place updates of a graph of kernel nodes. free: those that never run, and what they read."""
     kernels = [node for node in graph.order() if node.op.name == "kernel"]
     targets = dict(zip(graph.outputs[len(graph.results) :], graph.updates, strict=True))
     updating = {v.node for v in targets}
@@ -48,8 +49,10 @@ def schedule(graph: Graph) -> Schedule:
     for node in reversed(_recomputed(kernels)):  # not before it is needed
         if node in readers:
             region_of[node] = min(region_of[reader] for reader in readers[node]) - 1
-    used = {n: position for position, n in enumerate(sorted(set(region_of.values())))}
-    region_of = {node: used[n] for node, n in region_of.items()}
+    kernels = [node for node in kernels if node not in free]
+    used = {n: position for position, n in enumerate(sorted({region_of[node] for node in kernels}))}
+    region_of = {node: used[region_of[node]] for node in kernels}
+    region_of.update({node: region_of[value.node] for node, value in free.items()})
     regions = [tuple(node for node in kernels if region_of[node] == n) for n in range(len(used))]
     order = tuple(node for region in regions for node in region)
     last_use = {v: region_of[node] for node in order for v in node.inputs if v.node in region_of}
