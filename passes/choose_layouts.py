@@ -23,6 +23,7 @@ from graphc.ops.convolution import Axis, Spec, contract, label_sizes, parse
 from graphc.ops.lowering import Concat, Elementwise, Reduction
 from graphc.ops.movement import reshape, transpose
 from graphc.passes.domain import one_element
+from graphc.passes.sum_lanes_last import are_long
 from graphc.passes.windows import unspread
 from graphc.types import Size
 
@@ -40,7 +41,7 @@ FEW_ROWS = 8  # fewer leave the multipliers waiting, however the columns lie
 SUMMED = 5.0  # nanoseconds for each of so many weights that their sums do not stay in L2 beside all else:
 MANY = 1 << 17  # elements that do
 MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than their number where loads count too
-SLICED, SLICED_SUMS = 0.015, 0.25  # what is saved of depthwise windows and of sums into them, which are shifted lines,
+SLICED, SLICED_SUMS = 0.015, 0.25  # what is saved of depthwise windows, and of some sums into them: shifted lines,
 SLICED_IDLE, SLICED_STRIDED = 0.12, 0.12  # for each idle lane of a line, and where lines are read with gaps
 PER_AXIS = frozenset({"slice", "unslice"})  # movement whose attributes list the axes
 LISTS = ("starts", "stops", "steps", "shape")
@@ -228,6 +229,8 @@ def _gain(node: Node, product: Product) -> float:
     work = _count(list(sizes.values())) / prod(steps)
     strided = prod(steps) > 1 or any(axis[0][1] != 1 for k in product.images for axis in spec[k][2:])
     if len(channels) < 2:
+        if sums and not strided and are_long([sizes[axis[0][0]] for axis in (spec.a[0], *spec.a[2:-1])], windows):
+            return 0.0  # `sum_lanes_last` makes lanes of the line
         saved = (SLICED_SUMS if sums else SLICED) + (SLICED_STRIDED if strided else 0.0)
         return (saved + SLICED_IDLE * (_idle(cast(int, line)) - 1)) * work
     if sums:

@@ -24,7 +24,7 @@ from graphc.ops.joining import concat
 from graphc.ops.movement import broadcast_to, matrix_transpose, reshape, slice_op, transpose
 from graphc.ops.reductions import sum as sum_
 from graphc.ops.selection import astype
-from graphc.passes.windows import adjacent
+from graphc.passes.windows import adjacent, reads_lines
 from graphc.types import Size
 
 LONG = 64  # a shorter row is as well off in a tile
@@ -38,7 +38,7 @@ def expand_products(graph: Graph) -> Graph:
         if node.op.name == "contract":
             spec = parse(node.attrs["spec"])
             sizes = label_sizes(spec, [v.type for v in inputs], node.attrs["shape"])
-            taps = None if _has_lanes(spec, inputs) else _taps(spec, sizes)
+            taps = None if _has_lanes(spec, inputs) or reads_lines(spec, inputs) else _taps(spec, sizes)
             if taps is not None:
                 return [_expanded(spec, sizes, taps, Tensor(inputs[0]), Tensor(inputs[1])).ref]
         if node.op.name == "matmul" and _is_dot(inputs):

@@ -26,6 +26,7 @@ from graphc.passes.simplify import simplify
 from graphc.passes.split_columns import split_columns
 from graphc.passes.split_strides import split_strides
 from graphc.passes.split_sums import split_sums
+from graphc.passes.sum_lanes_last import sum_lanes_last
 from graphc.passes.take_moments import take_moments
 from graphc.passes.use_bounds import use_bounds
 from graphc.passes.widen import widen
@@ -40,6 +41,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("crop_products", crop_products, "the gradient of a padded convolution is not wanted for the padding"),
     Pass("choose_layouts", choose_layouts, "channels fill vectors, lines seldom do; before passes that look at orders"),
     Pass("split_strides", split_strides, "a stride leaves zeros in a gradient: no work is done on them"),
+    Pass("sum_lanes_last", sum_lanes_last, "lanes along a sum are lanes too; before it counts as one without columns"),
     Pass("split_sums", split_sums, "two threads read half of the images each, where reading is all there is to do"),
     Pass("expand_products", expand_products, "products with rows or columns only are sums, which rows do best"),
     Pass("simplify", simplify, "gradients leave negations, cuts and casts behind; scalars come out of broadcasts"),

@@ -53,6 +53,9 @@ def _pays(spec: Spec, inputs: Sequence[Value], sizes: Sequence[Size], shape: Seq
         return False
     elements = sum(prod(cast(tuple[int, ...], value.type.shape)) for value in inputs)
     count = cast(int, inputs[0].type.shape[0])
+    shared = {label for axis in spec.a for label, _ in axis} & {label for axis in spec.b for label, _ in axis}
+    if any(axis[0][0] in shared for axis in spec.out[:-1]):
+        return False  # each element of it has its own part of both, which threads share as they are
     few = prod(cast(Sequence[int], sizes)) < FEW * elements and prod(cast(Sequence[int], shape)) * 64 < elements
     return few and elements >= LONG and count >= PARTS and count % PARTS == 0
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from graphc.build import Tensor, apply
 from graphc.graph import Node, Value
-from graphc.ops.convolution import Axis, label_sizes, parse
+from graphc.ops.convolution import Axis, Spec, label_sizes, parse
 from graphc.ops.movement import slice_op
 from graphc.ops.padding import unslice
 from graphc.types import Size, maximum, minimum
@@ -89,7 +89,8 @@ def adjacent(value: Value, axes: Sequence[Axis]) -> str:
 def is_clipped(node: Node, position: int) -> bool:
     """Whether a product reads an operand that is an `unslice` as if the padding were there.
 
-    Neither rows nor columns of its tiles may be labels that reach beyond the operand, and both have to be there.
+    Neither rows nor columns of its tiles may be labels that reach beyond the operand, and both have to be there. But
+    where a line of the operand is read at each column of the other one, masks cut it off.
     """
     if node.op.name != "contract":
         return False
@@ -100,11 +101,15 @@ def is_clipped(node: Node, position: int) -> bool:
         return False
     out = {axis[0][0] for axis in spec.out}
     clipped: set[str] = set()
-    for axis, n, size in zip(axes, padded.node.inputs[0].type.shape, padded.type.shape, strict=True):
-        if n != size:
+    line = position == 0 and reads_lines(spec, node.inputs)
+    shapes = padded.node.inputs[0].type.shape, padded.type.shape
+    for number, (axis, n, size) in enumerate(zip(axes, *shapes, strict=True)):
+        if n != size and not (line and number == len(axes) - 1):
             clipped |= {label for label, _ in axis}
             if sum(label in out for label, _ in axis) > 1 or sum(label not in out for label, _ in axis) > 1:
                 return False
+    if line:
+        return True
     sizes = label_sizes(spec, [v.type for v in node.inputs], node.attrs["shape"])
     sides = [{label for axis in axes for label, _ in axis} for axes in operands]
     for side, value in enumerate(node.inputs):
@@ -121,6 +126,18 @@ def is_clipped(node: Node, position: int) -> bool:
     return False
 
 
+def is_line(axis: Axis, lane: str) -> bool:
+    """Whether an axis is read at each place of `lane` and of a window."""
+    return len(axis) == 2 and (lane, 1) in axis
+
+
+def reads_lines(spec: Spec, inputs: Sequence[Value]) -> bool:
+    """Whether the columns of a product are places of lines, which its first operand has under a window."""
+    lane, across = adjacent(inputs[1], spec.b), in_memory(inputs[0], spec.a)[1][-1:]
+    out = {axis[0][0] for axis in spec.out}
+    return bool(across) and is_line(across[0], lane) and out.issuperset(label for label, _ in across[0])
+
+
 def computes_windows(node: Node, position: int) -> bool:
     """Whether the loops of a product may compute an operand as they read it.
 
@@ -130,6 +147,8 @@ def computes_windows(node: Node, position: int) -> bool:
     if node.op.name != "contract":
         return True
     spec = parse(node.attrs["spec"])
+    if reads_lines(spec, node.inputs):
+        return False
     axes, sizes = (spec.a, spec.b), label_sizes(spec, [v.type for v in node.inputs], node.attrs["shape"])
     if all(sum(sizes[label] != 1 for label, _ in axis) <= 1 for axis in axes[position]):
         return True

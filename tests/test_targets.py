@@ -39,6 +39,13 @@ def convolution(channels: int, groups: int = 1) -> Case:
     return [x, w, g], [y, *graphc.grad((y * g).sum(), [x, w])]
 
 
+def sum_of_lines() -> Case:
+    x, w = placeholder("x", (8, 64, 56, 200)), placeholder("w", (64, 1, 3, 3))
+    y = F.conv2d(x, w, padding=1, groups=64)
+    g = placeholder("g", y.shape)
+    return [x, g], graphc.vjp(y, [w], g)
+
+
 def of_rows(f: Callable[[Tensor], Tensor], dtype: str = "float32", gradient: bool = True) -> Case:
     x = placeholder("x", ("rows", 700), dtype)
     y = f(x)
@@ -83,6 +90,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "matmul float64": lambda: product("NN", 65, "float64"),
     "convolution": lambda: convolution(32),
     "depthwise": lambda: convolution(64, 64),
+    "depthwise NCHW weights": sum_of_lines,
     "softmax": lambda: of_rows(lambda x: F.softmax(x, -1)),
     "softmax float64": lambda: of_rows(lambda x: F.softmax(x, -1), "float64"),
     "layer norm": lambda: of_rows(norm),

@@ -322,8 +322,10 @@ class _Emitter:
             return View(self.a_panel, 0, 1, self.row_size)
         base, strides = self.a_base + block.a + row * operand.row, [loop.a for loop in self.nest]
         if not s.pack_a:
-            read = self._wide_read() if self.problem.wide_a else None
-            return View(operand.buffer, base, operand.col, operand.row, tuple(strides), self.problem.wide_a, read=read)
+            read, line = self._wide_read() if self.problem.wide_a else None, self.problem.line
+            within = (line.begin(self.where), line.extent) if line is not None else None
+            wide = self.problem.wide_a
+            return View(operand.buffer, base, operand.col, operand.row, tuple(strides), wide, read=read, line=within)
         limit = self.problem.m - row
         source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
         self._pack(source, strides, block, self.a_panel, 0, self.packed_rows // s.lanes)

@@ -141,7 +141,8 @@ def arranged_contraction(
         c = _stride(result, label_symbol(label))
         loops.append(Loop((label,), sizes[label], a, b, c, used[0], used[1], label in labels))
     (first, in_a, _, beyond), (second, in_b, _, more) = found
-    reaches = [_reach(*each, labels) for each in (*beyond, *more)]
+    both = [loop.labels[0] for loop in loops if loop.in_a and loop.in_b and loop.in_c]
+    reaches = [_reach(*each, labels, both) for each in (*beyond, *more)]
     arranged = arrange(node.types[0].dtype, loops, (first, second), (in_a, in_b), target, reaches)
     if not shape.computed:
         return labels, arranged
@@ -150,19 +151,23 @@ def arranged_contraction(
     return labels, with_prologues(arranged, roots, graph, names, target)
 
 
-def _reach(place: Size, extent: Size, labels: list[str]) -> Reach:
-    """What is read of an axis that does not have all places: a sum of a label of the result and a summed one."""
-    i, t, u, by = "", "", 0, 0
+def _reach(place: Size, extent: Size, labels: list[str], both: list[str]) -> Reach:
+    """What is read of an axis that does not have all places: a sum of a label of the result and of one that is summed,
+    or of `both` operands and the result.
+    """
+    i, t, u, by, lane = "", "", 0, 0, ""
     before: Size = 0
     for monomial, factor in terms_of(place):
         name = monomial[0][:-1] if len(monomial) == 1 and isinstance(monomial[0], str) else ""
-        if monomial == (label_symbol(name),) and name in labels:
+        if monomial == (label_symbol(name),) and name in both and factor == 1:
+            lane = name
+        elif monomial == (label_symbol(name),) and name in labels:
             i, u = name, factor
         elif monomial == (label_symbol(name),):
             t, by = name, factor
         else:
             before = before - Dim.from_terms({monomial: factor})
-    return Reach(i, t, u, by, before, extent)
+    return Reach(i, t, u, by, before, extent, lane)
 
 
 def _terms(axis: str) -> list[tuple[str, int]]:

@@ -12,7 +12,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from graphc.loops.problem import Clip, Operand, Outer, Problem
+from graphc.errors import InternalError
+from graphc.loops.problem import Clip, Line, Operand, Outer, Problem
 from graphc.loops.schedule import known
 from graphc.target import Target
 from graphc.types import DType, Size, product
@@ -54,7 +55,8 @@ class Loop:
 class Reach:
     """An axis of `extent` elements of an operand that is read at place u*i + by*t - before, if it has that element.
 
-    i is a label of the result, t one that is summed; a factor is 0 where there is no such label.
+    i is a label of the result, t one that is summed; a factor is 0 where there is no such label. Or it is read at place
+    u*i + lane - before, where `lane` is a label of the result and of both operands.
     """
 
     i: str
@@ -63,6 +65,7 @@ class Reach:
     by: int
     before: Size
     extent: Size
+    lane: str = ""
 
     def is_fixed(self, sizes: Mapping[str, Size]) -> bool:
         """Whether all is known that says which steps a window has."""
@@ -115,7 +118,7 @@ def arrange(
     loops = _merged([loop for loop in loops if loop.size != 1])
     result = [loop for loop in loops if loop.in_c]
     summed = _summed_order([loop for loop in loops if not loop.in_c])
-    row, col, turned = _choose(result, dtype, target)
+    row, col, turned = _choose(result, summed[-1] if summed else None, dtype, target)
     if turned:
         buffers, offsets = (buffers[1], buffers[0]), (offsets[1], offsets[0])
         result, summed = [loop.exchanged() for loop in result], [loop.exchanged() for loop in summed]
@@ -128,8 +131,9 @@ def arrange(
     outer = tuple(Outer(loop.size, loop.a, loop.b) for loop in summed[:-1])
     m, n, length = (loop.size if loop else 1 for loop in (row, col, k))
     wide_a = col is not None and col.in_a
-    clips = tuple(_clip(reach, row, batch, summed, sizes) for reach in reaches)
-    problem = Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a)
+    clips = tuple(_clip(reach, row, batch, summed, sizes) for reach in reaches if not reach.lane)
+    line = next((_line(reach, col, batch, turned) for reach in reaches if reach.lane), None)
+    problem = Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a, line)
     return Arrangement(problem, batch, row, col, sizes, tuple(summed))
 
 
@@ -145,6 +149,14 @@ def _clip(
         return Clip(max(0, len(summed) - 1), index, u, 0, 1, reach.before, reach.extent)
     inner = product(sizes[label] for label in summed[inside[0]].labels[1:])
     return Clip(inside[0], index, u, reach.by, inner, reach.before, reach.extent)
+
+
+def _line(reach: Reach, col: Loop | None, batch: Sequence[Loop], turned: bool) -> Line:
+    """A reach along the columns. As for a clip, a label of size 1 has no loop."""
+    if turned or col is None or col.labels != (reach.lane,):
+        raise InternalError(f"lines along {reach.lane}, which is no column of the first operand")
+    places = [position for position, loop in enumerate(batch) if loop.labels[0] == reach.i]
+    return Line(places[0] if places else 0, reach.u if places else 0, reach.before, reach.extent)
 
 
 def _merged(loops: list[Loop]) -> list[Loop]:
@@ -172,11 +184,19 @@ def _far(stride: Size) -> tuple[bool, int]:
     return not isinstance(stride, int), abs(known(stride, 0))
 
 
-def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | None, Loop | None, bool]:
+def _choose(
+    result: list[Loop], k: Loop | None, dtype: DType, target: Target
+) -> tuple[Loop | None, Loop | None, bool]:
     """(rows, columns, whether A and B change places): the pair for which a tile does the most with the least.
 
-    Columns are not clipped, and rows only where it is known which of them lack which steps.
+    Columns are not clipped, and rows only where it is known which of them lack which steps. Of wide tiles, rows that
+    move as the steps of k do share vectors.
     """
+
+    def near(row: Loop) -> tuple[bool, tuple[bool, int]]:
+        distance = row.b if turned else row.a
+        return k is None or distance != (k.b if turned else k.a), _far(distance)
+
     free = [loop for loop in result if not loop.clipped]
     rows_a, rows_b = ([lp for lp in result if lp.fixed and lp not in free and _side(lp) == side] for side in "ab")
     of_a = [loop for loop in free if loop.in_a and not loop.in_b]
@@ -201,8 +221,8 @@ def _choose(result: list[Loop], dtype: DType, target: Target) -> tuple[Loop | No
                 best = (worth, row, col, turned)
         wide = [col for col in shared if col.a == col.b == 1]
         wide += [col for col in rows if (col.b if turned else col.a) == 1]
-        near = sorted([*rows, *(rows_b if turned else rows_a)], key=lambda loop: _far(loop.b if turned else loop.a))
-        for row, col in itertools.product([*near, None], wide):
+        nearest = sorted([*rows, *(rows_b if turned else rows_a)], key=near)
+        for row, col in itertools.product([*nearest, None], wide):
             one_row = row is None and col in rows  # times a matrix: a tile without rows, which reads it as it lies
             if row is not col and not one_row and (worth := _worth_of_wide(row, col, lanes)) > best[0]:
                 best = (worth, row, col, turned)

@@ -5,6 +5,7 @@ A `Problem` is made by `nest.py` from labels and strides (or by hand, in tests);
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.loops.computed import Computed
@@ -62,6 +63,22 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Which columns an A that moves with them has: column c is place c + u*index - before of a line of `extent`
+    elements, where index is that of the batch axis `batch`.
+    """
+
+    batch: int
+    u: int
+    before: Size
+    extent: Size
+
+    def begin(self, where: Sequence[Size]) -> Size:
+        """The place of column 0 for a batch element."""
+        return (self.u * where[self.batch] if self.u else 0) - self.before
+
+
+@dataclass(frozen=True)
 class Problem:
     """C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], all of one dtype; sizes may be names.
 
@@ -69,7 +86,7 @@ class Problem:
     of a convolution or several summed axes are. Its `clips` say which steps there are.
 
     wide_a: A also moves with the columns, which lie side by side (depthwise windows). B does, unless its column
-    stride is 0.
+    stride is 0. line: which columns A has; others are 0.
     """
 
     dtype: DType
@@ -82,6 +99,7 @@ class Problem:
     outer: tuple[Outer, ...] = ()
     clips: tuple[Clip, ...] = ()
     wide_a: bool = False
+    line: Line | None = None
     tiles: bool = False  # A lies packed in the tiles of its schedule: `a.row` is the distance of tiles, not of rows
     panels: bool = False  # B lies packed in panels: `b.row` is their width
     whole_rows: bool = False  # a chunk has all columns of its rows, which are finished when the last panel is

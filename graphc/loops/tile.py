@@ -42,7 +42,8 @@ class View:
 
     outer: how far a step of each loop around the k loop moves. wide: whether columns lie side by side, so that an
     element is a vector; else one number stands for all columns. padded: whether lanes that do not exist may be read.
-    read: computes what is wide, where no array has it.
+    read: computes what is wide, where no array has it. line: (begin, extent) where column c of what is wide is element
+    begin + c of a line of so many; outside of it there are zeros.
     """
 
     buffer: str
@@ -53,6 +54,7 @@ class View:
     wide: bool = False
     padded: bool = False
     read: ViewRead | None = None
+    line: tuple[Size, Size] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
     levels = [*tile.nest, steps]
     of_a, of_b = (*tile.a.outer, tile.a.k_stride), (*tile.b.outer, tile.b.k_stride)
     columns_masks: Masks = [None] * len(masks) if tile.b_padded else masks
+    masks = masks if tile.a.line is None else _within(builder, tile, *tile.a.line)
 
     def add(row: int, factors: list[Expr], columns: list[Expr]) -> None:
         for v, (factor, column) in enumerate(zip(factors, columns, strict=True)):
@@ -177,11 +180,11 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
             add(row, _elements(builder, tile, tile.a, rows[row] + a, masks, "a"), columns)
 
     def wide_steps(places: list[Place], present: range) -> None:
-        """A few steps, row by row: what several rows read, at different steps, is loaded (or computed) once."""
-        columns = [_elements(builder, tile, tile.b, b, columns_masks, "b") for _, b, _ in places]
+        """A few steps: what several rows read, at different steps, is loaded (or computed) once."""
         loaded: dict[Size, list[Expr]] = {}
-        for row in present:
-            for (a, _, at), column in zip(places, columns, strict=True):
+        for a, b, at in places:
+            column = _elements(builder, tile, tile.b, b, columns_masks, "b")
+            for row in present:
                 place = rows[row] + a
                 if place not in loaded and tile.a.read is not None:
                     loaded[place] = _computed(builder, tile, tile.a.read, row, at, masks)
@@ -219,6 +222,17 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
     if more is not None:
         with branch(builder, builder.not_(more)):  # such tiles are few: keep their code short
             level(0, 0, tile.b.base, (), range(tile.less), 1)
+
+
+def _within(builder: Builder, tile: Tile, begin: Size, extent: Size) -> Masks:
+    """Which lanes are elements of a line."""
+    found: Masks = []
+    for v in range(tile.vectors):
+        place = bind(builder, "place", begin + tile.col + v * builder.lane_count)
+        below = lane_mask(builder, place, extent)
+        there = builder.ge(builder.symbols[LANE], builder.index(0 - place))
+        found.append(there if below is None else builder.and_(below, there))
+    return found
 
 
 def _together(tile: Tile, length: Size, unroll: int) -> int:
