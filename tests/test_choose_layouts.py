@@ -129,7 +129,7 @@ def converted(images: tuple[int, ...], weights: tuple[int, ...], layout: str = "
         ("", (32, 256, 14, 14), (256, 256, 1, 1), {}),
         ("fw", (32, 3, 112, 112), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
         ("fx", (32, 64, 56, 56), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
-        ("w", (32, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
+        ("", (32, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}),  # lanes of sums are lines
         ("w", (32, 256, 14, 14), (256, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 256}),
         ("fx", (32, 128, 7, 7), (128, 128, 3, 3), {"padding": 1}),
         ("", (32, 64, 7, 7), (64, 16, 3, 3), {"padding": 1, "groups": 4}),
