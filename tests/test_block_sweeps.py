@@ -19,6 +19,7 @@ from graphc.loops.block_sweeps import Sweep, plan_sweeps
 from graphc.nn import functional
 from graphc.passes.blocks_shape import blocks_shape
 from graphc.passes.pipeline import optimize
+from graphc.runtime.host import host_target
 from tests.block_forms import Form
 from tests.fusion_checks import frozen
 from tests.test_blocks import FORMS, agrees, attention, blocks, check_bits_on_threads
@@ -52,6 +53,17 @@ def test_sizes_that_are_names(rows: int, columns: int, batch: int) -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal((batch, n, 64)).astype("float32") for n in (rows, columns, columns, rows)]
     agrees([q, k, v, slope], [out, *graphc.vjp([out], [q, k, v], [slope])], arrays, 1e-4)
+
+
+@pytest.mark.usefixtures("swept")
+@pytest.mark.parametrize("vectors", [7, 11, 13])
+def test_widths_that_tiles_do_not_divide(vectors: int, rng: np.random.Generator) -> None:
+    """The last tile added its vectors behind the width of v to the next row of the sums."""
+    width = vectors * host_target().lanes(4)
+    shapes = [("rows", 2), ("columns", 2), ("columns", width - 3)]
+    q, k, v = (placeholder(name, shape, "float32") for name, shape in zip("qkv", shapes, strict=True))
+    arrays = [rng.standard_normal(shape).astype("float32") for shape in ((49, 2), (65, 2), (65, width - 3))]
+    agrees([q, k, v], [functional.softmax(q @ k.T) @ v], arrays, 1e-5)
 
 
 def attention_with_a_bias() -> tuple[list[Tensor], Tensor]:

@@ -104,7 +104,9 @@ class Tiles:
                 # the tile before has handed on the rows that both have; in place, all are new
                 first = 0 if product.into is not None else tile - row
                 last = rows if product.into is not None else minimum(rows, product.stop - row)
-                with h.loop("line", first, last) as line, h.loop("v", 0, width, h.lane_count) as v:
+                # the last tile may have vectors behind all columns, where an epilogue has no room
+                wide = width if product.columns % width == 0 else minimum(width, product.columns - col)
+                with h.loop("line", first, last) as line, h.loop("v", 0, wide, h.lane_count) as v:
                     buffer, base, step = result
                     value = load_here(h, buffer, self.dtype, base + line * step + v + Dim.symbol(LANE))
                     mask = below(h, product.columns - col - v) if product.columns % width else None
