@@ -195,6 +195,23 @@ def test_nested_loops_hoist_indices_and_keep_values() -> None:
     np.testing.assert_array_equal(out, a.T * (np.arange(5.0) + 3)[:, None])
 
 
+def test_more_values_than_numbers_in_a_loop_in_front_of_it_and_in_a_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers have to increase from line to line; a piece of the text has some, and names for what is beyond."""
+    monkeypatch.setattr("graphc.llvm.builder._NUMBERS", 20)
+    count = 60
+    base, index = ir.BufferParam("b0", int64, count), ir.BufferParam("b1", int64, count, True)
+    parts = [
+        ir.Store("b1", ir.const(k), op("add", ir.I64, ir.Load("b0", op("mul", ir.I64, i, ir.const(k)), ir.I64),
+                                       op("mod", ir.I64, n, ir.const(k + 1))))
+        for k in range(count)
+    ]  # fmt: skip
+    then = ir.If(op("lt", vt(bool_), i, ir.const(1)), tuple(parts), tuple(parts[:5]))
+    kernel = ir.LoopKernel("k", (base, index), ("s0",), (ir.For("i", ir.const(0), n, 1, (then, *parts[1:3])),))
+    values, out = np.arange(count) ** 2, np.zeros(count, np.int64)
+    run_kernel(kernel, [values, out], [2])
+    assert out.tolist() == [k * k * (k < 5) + 2 % (k + 1) for k in range(count)]
+
+
 def test_equal_expressions_of_two_loops_are_computed_in_each() -> None:
     """The first loop's vector does not reach the second, although it is the same expression."""
     wide = vt(int64, 4)

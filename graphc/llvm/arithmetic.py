@@ -353,7 +353,7 @@ class Arithmetic:
         entry = outer.block
         builder.line(f"br i1 {some.text}, label %rare{number}, label %join{number}")
         builder.start(f"rare{number}")
-        outer.lines += inner.lines
+        builder.place(inner)
         builder.start(f"join{number}")
         return tuple(
             builder.value(v.dtype, v.lanes, f"phi {v.type} [ {first}, %{entry} ], [ {text}, %{inner.block} ]")

@@ -16,18 +16,20 @@ from graphc.llvm.values import Value, constant_text, mangled, type_text, wrapped
 from graphc.types import DType, int64
 
 MOST_ORIGINS = 8  # addresses that a loop steps from: more leave no registers for the rest
+_NUMBERS = 1000  # that a piece of a level has for its values; further ones have longer names
 
 
 class Level:
     """The lines of an open loop or branch; `block` is the label of the block that its last line is in.
 
-    `loop` is the loop whose inside it is, None for a branch.
+    `loop` is the loop whose inside it is, None for a branch. `number` is the last that a value of it was named by.
     """
 
-    __slots__ = ("block", "keys", "lines", "loop")
+    __slots__ = ("block", "keys", "lines", "loop", "number")
 
-    def __init__(self, block: str, loop: Loop | None = None) -> None:
+    def __init__(self, block: str, number: int, loop: Loop | None = None) -> None:
         self.block = block
+        self.number = number
         self.lines: list[str] = []
         self.keys: list[str] = []
         self.loop = loop
@@ -92,25 +94,48 @@ class Builder:
     """The function that is being written."""
 
     def __init__(self) -> None:
-        self.levels = [Level("entry")]
+        self.levels = [Level("entry", 0)]
         self.declarations: dict[str, str] = {}
         self._table: dict[str, Value] = {}
         self._parts: dict[str, tuple[str, Value, Value]] = {}  # i64 value -> the operation and operands it came from
         self._near: dict[str, tuple[str, str]] = {}  # a pointer of `near` -> the last block that has it, its name there
         self._count = 0
+        self._pieces = 0  # of levels: what is written between two levels inside of one
 
     # -- levels and lines
 
     def push(self, block: str, loop: Loop | None = None) -> None:
         """Open a level whose first block is `block`."""
-        self.levels.append(Level(block, loop))
+        self.levels.append(Level(block, self._piece(), loop))
 
     def pop(self) -> Level:
-        """Close the innermost level: its values are not reused any more. The caller places its lines."""
+        """Close the innermost level: its values are not reused any more. The caller places it."""
         level = self.levels.pop()
         for key in level.keys:
             del self._table[key]
         return level
+
+    def place(self, inner: Level) -> None:
+        """The lines of a closed level, here."""
+        level = self.levels[-1]
+        level.lines += inner.lines
+        level.number = self._piece()
+
+    def _piece(self) -> int:
+        """Where the numbers of a new piece of the text begin: behind those of all that stands above it.
+
+        LLVM reads numbers in half the time of names, but they have to increase from line to line, and while a level is
+        open lines are added to those around it.
+        """
+        self._pieces += 1
+        return self._pieces * _NUMBERS
+
+    def name(self, level: Level) -> str:
+        """A name for the next line of a level."""
+        if (level.number + 1) % _NUMBERS == 0:
+            return self.fresh("%.")
+        level.number += 1
+        return f"%{level.number}"
 
     def fresh(self, stem: str = "") -> str:
         """A number, with a stem in front, that no other name in the function has."""
@@ -129,10 +154,10 @@ class Builder:
 
     def value(self, dtype: DType, lanes: int, rhs: str) -> Value:
         """An instruction that stays where it is: a load, a phi."""
-        level = len(self.levels) - 1
-        name = self.fresh("%.")
-        self.levels[level].lines.append(f"  {name} = {rhs}")
-        return Value(name, dtype, lanes, level)
+        level = self.levels[-1]
+        name = self.name(level)
+        level.lines.append(f"  {name} = {rhs}")
+        return Value(name, dtype, lanes, len(self.levels) - 1)
 
     def pure(self, dtype: DType, lanes: int, rhs: str, level: int | None = None) -> Value:
         """A pure instruction, shared with an equal one before it; in the current level or the given outer one."""
@@ -140,9 +165,8 @@ class Builder:
         if found is not None:  # i32 and u32, say, have one LLVM type
             return found if found.dtype is dtype else Value(found.text, dtype, lanes, found.level)
         where = len(self.levels) - 1 if level is None else level
-        self._count += 1
-        name = f"%.{self._count}"
         target = self.levels[where]
+        name = self.name(target)
         target.lines.append(f"  {name} = {rhs}")
         target.keys.append(rhs)
         value = self._table[rhs] = Value(name, dtype, lanes, where)
@@ -159,7 +183,7 @@ class Builder:
         level = self.levels[-1]
         block, name = self._near.get(rhs, ("", ""))
         if block != level.block:
-            name = self.fresh("%.")
+            name = self.name(level)
             level.lines.append(f"  {name} = {rhs}")
             self._near[rhs] = level.block, name
         return name

@@ -297,7 +297,7 @@ class _Emitter:
         counter = Value(f"%{var}.{number}", int64, 1, depth)
         loop = Loop(counter, start, step) if self.target.steps_addresses else None
         builder.push(header, loop)
-        phis = [Value(builder.fresh("%."), v.dtype, v.lanes, depth) for v in initial]
+        phis = [Value(builder.name(builder.levels[-1]), v.dtype, v.lanes, depth) for v in initial]
         for (r, k), phi in zip(slots, phis, strict=True):
             r.values[k] = phi
 
@@ -327,7 +327,7 @@ class _Emitter:
         carried += [(walk.name, walk.type, walk.first, f"{walk.name}.next") for walk in walks]
         for name, type_, first, last in [(counter.text, "i64", first_number, following), *carried]:
             builder.line(f"{name} = phi {type_} [ {first}, %{entry} ], [ {last}, %{inner.block} ]")
-        outer.lines += inner.lines
+        builder.place(inner)
         builder.start(done)
         for (r, k), v, first, last in zip(slots, initial, before, after, strict=True):
             if guarded:
@@ -371,7 +371,7 @@ class _Emitter:
         builder.line(f"br i1 {condition.text}, label %{left}, label %{right}")
         for label, arm in arms:
             builder.start(label)
-            builder.levels[-1].lines += arm.lines
+            builder.place(arm)
         builder.start(join)
         for (r, k), v, a, b in zip(slots, initial, lefts, rights, strict=True):
             if a != b:  # an arm changed it
