@@ -31,12 +31,12 @@ def fenced(count, at_end):
         assert libc.mprotect(ctypes.c_void_p(fence), mmap.PAGESIZE, 0) == 0
     start = mmap.PAGESIZE + (size - 4 * count if at_end else 0)
     return area, np.frombuffer(area, np.float32, count, start)
-for m, n, k in ((14, 33, 17), (1, 5, 3), (29, 47, 1030)):
+for m, n, k in ((14, 33, 17), (1, 5, 3), (29, 47, 1030), (37, 17, 18), (64, 36, 17)):
     for ta in (0, 1):
         for tb in (0, 1):
-            for symbolic in (0, 1):
+            for named in ((), (0,), (0, 1, 2)):
                 from graphc.types import Dim
-                M, N, K = (Dim.symbol(f"s{i}") if symbolic else v for i, v in enumerate((m, n, k)))
+                M, N, K = (Dim.symbol(f"s{i}") if i in named else v for i, v in enumerate((m, n, k)))
                 native = Native(generate("fenced", dtype=float32, batch=(), m=M, n=N, k=K,
                     a=Operand("b0", 0, (), *((1, M) if ta else (K, 1))),
                     b=Operand("b1", 0, (), *((1, K) if tb else (N, 1))),
@@ -46,6 +46,6 @@ for m, n, k in ((14, 33, 17), (1, 5, 3), (29, 47, 1030)):
                     (_a, a), (_b, b), (_c, c) = fenced(m * k, at_end), fenced(k * n, at_end), fenced(m * n, at_end)
                     a[:] = 1; b[:] = 2
                     native.run([a, b, c], {"s0": m, "s1": n, "s2": k})
-                    assert (c == 2 * k).all(), (m, n, k, ta, tb)
+                    assert (c == 2 * k).all(), (m, n, k, ta, tb, named)
 import os; os._exit(0)
 """

@@ -9,6 +9,7 @@ Enter at `contract`, which emits the body of a kernel through a `Builder`, or `g
             for tile of the chunk's rows:
                 [pack the tile's rows of A]
                 for panel of the chunk's columns:  tile.py: the k loop, then the epilogue
+    [last_columns.py: a few columns behind whole vectors]
 
 A chunk owns a rectangle of C and writes nothing else. To serve another operation (a convolution, say), give `Operand`s
 whose strides walk it, or an `Epilogue` that stores elsewhere.
@@ -25,6 +26,7 @@ from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, segments_of, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
+from graphc.loops.last_columns import columns_apart, emit_last
 from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Outer, Problem
 from graphc.loops.row_tiles import Band, Range, band, first_row, share, tiles_of_chunk
@@ -72,9 +74,16 @@ def contract(
         problem, epilogue = problem.turned(), _turned(epilogue)
         asked = ahead
         ahead = (lambda h, row, col, where: asked(h, col, row, where)) if asked is not None else None
-    schedule = plan(problem, target)
     builder.symbols["chunk"] = Scalar(Var("chunk"))
-    _Emitter(builder, problem, schedule, epilogue, ahead, rows).emit()
+    last = 0  # columns
+    if epilogue is not None and (some := columns_apart(problem, target)):
+        length = epilogue_length(builder, epilogue, problem.dtype, len(problem.batch))
+        last = some if length <= LONG_EPILOGUE else 0
+    tiled = replace(problem, n=problem.n - last)
+    schedule = plan(tiled, target)
+    _Emitter(builder, tiled, schedule, epilogue, ahead, rows).emit()
+    if last and epilogue is not None:
+        emit_last(builder, problem, last, schedule.chunks, epilogue)
     return schedule
 
 

@@ -159,14 +159,9 @@ def _copy(builder: Builder, source: Source, length: Size, panel: str, at: Size, 
 
 
 def _transpose(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
-    """As many steps of k at a time as a part of a register has lanes.
-
-    Each part of a vector is loaded by itself, from the lane where it belongs, so that only zips within parts are left
-    to do: a third of the instructions of squares of whole vectors, and as fast.
-    """
-    lanes, part = builder.lane_count, min(builder.lane_count, PART_BYTES // source.dtype.itemsize)
+    """As many steps of k at a time as a part of a register has lanes."""
+    lanes, part = builder.lane_count, part_lanes(builder, source.dtype)
     exact = isinstance(source.limit, int) and source.limit >= groups * lanes
-    some = VType(source.dtype, part)
     with builder.loop("group", 0, groups) as g, builder.loop("p", 0, length, part) as p:
         mask = None
         if not isinstance(length, int) or length < part:
@@ -174,17 +169,35 @@ def _transpose(builder: Builder, source: Source, length: Size, panel: str, at: S
             mask = builder.lt(numbers, builder.widened(builder.index(length - p), part)).expr
         elif length % part:  # the last steps are copied twice
             p = bind(builder, "p", minimum(p, length - part))
-        vectors = []
-        for number in range(part):
-            pieces: list[Expr] = []
-            for lane in [g * lanes + first + number for first in range(0, lanes, part)]:
-                lane = lane if exact else minimum(lane, source.limit - 1)
-                place = builder.index(source.base + p * source.k_stride + lane * source.lane_stride)
-                pieces.append(builder.let(Load(source.buffer, place.expr, some, mask), builder.depth, "x").expr)
-            vectors.append(builder.let(_joined(pieces, some), builder.depth))
-        for row, vector in enumerate(_zipped(builder, vectors, part)):
+        places: list[Size] = [g * lanes + lane for lane in range(lanes)]
+        places = places if exact else [minimum(lane, source.limit - 1) for lane in places]
+        for row, vector in enumerate(turned_steps(builder, source, p, places, mask)):
             index = builder.index(at + (p + row) * (groups * lanes) + g * lanes)
             builder.emit(Store(panel, index.expr, vector.expr))
+
+
+def part_lanes(builder: Builder, dtype: DType) -> int:
+    """How many steps of k are transposed at a time."""
+    return min(builder.lane_count, PART_BYTES // dtype.itemsize)
+
+
+def turned_steps(builder: Builder, source: Source, p: Size, lanes: list[Size], mask: Expr | None) -> list[Scalar]:
+    """The steps from `p` on, as many as a part has lanes, of a source whose steps lie side by side.
+
+    Each part of a vector is loaded by itself, from the lane where it belongs, so that only zips within parts are left
+    to do: a third of the instructions of squares of whole vectors, and as fast. lanes: which lane of the source each
+    lane is. mask: of the steps.
+    """
+    part = part_lanes(builder, source.dtype)
+    some = VType(source.dtype, part)
+    vectors = []
+    for number in range(part):
+        pieces: list[Expr] = []
+        for lane in lanes[number::part]:
+            place = builder.index(source.base + p * source.k_stride + lane * source.lane_stride)
+            pieces.append(builder.let(Load(source.buffer, place.expr, some, mask), builder.depth, "x").expr)
+        vectors.append(builder.let(_joined(pieces, some), builder.depth))
+    return _zipped(builder, vectors, part)
 
 
 def _joined(pieces: list[Expr], vtype: VType) -> Expr:
