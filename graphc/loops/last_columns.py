@@ -20,7 +20,7 @@ from graphc.loops.tile import Epilogue
 from graphc.target import Target
 from graphc.types import Dim, Size, ceildiv, maximum, minimum, product
 
-VECTORS = 8  # of columns in front of them at most: of more, the last one is too small a part
+VECTORS = 3  # of columns in front of them at most: of more, the last one is too small a part
 SIDE_BY_SIDE = 4  # sums under way, where nothing is transposed between their multiply-adds
 
 
@@ -38,7 +38,7 @@ def columns_apart(problem: Problem, target: Target) -> int:
         return 0
     lanes, rows = target.lanes(itemsize), known(problem.m, GUESS)
     vectors, last = divmod(n, lanes)
-    worth = 0 < 4 * last <= lanes and 0 < vectors < VECTORS and rows >= 2 * lanes and k >= lanes
+    worth = 0 < 4 * last <= lanes and 0 < vectors <= VECTORS and rows >= 2 * lanes and k >= lanes
     near = rows * k * itemsize <= target.l2_bytes // 4  # A is read once more
     return last if worth and near else 0
 
