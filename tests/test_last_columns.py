@@ -1,4 +1,4 @@
-"""Columns behind whole vectors, which are computed with the rows in the lanes: the same bits as in tiles, for any rows."""
+"""Columns behind whole vectors, computed with the rows in the lanes: the same bits as in tiles, for any rows."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ SIDE_BY_SIDE = 4  # sums under way, where nothing is transposed between their mu
 def columns_apart(problem: Problem, target: Target) -> int:
     """How many columns at the end are no part of tiles; 0: none are.
 
-    For a row and a step, a masked vector takes half a cycle. Transposing A takes about a quarter of one, and each column
-    a 16th to a 32nd of one (of 16 lanes).
+    For a row and a step, a masked vector takes half a cycle. Transposing A takes about a quarter of one, and each
+    column a 16th to a 32nd of one (of 16 lanes).
     """
     n, k, a, itemsize = problem.n, problem.k, problem.a, problem.dtype.itemsize
     special = problem.outer or problem.clips or problem.wide_a or problem.tiles or problem.panels or problem.whole_rows
@@ -92,7 +92,8 @@ class _Group:
         b, a, dtype, k = self.builder, self.problem.a, self.problem.dtype, known(self.problem.k, 0)
         zero = Scalar(Const(0.0 if dtype.is_float else 0, VType(dtype, b.lane_count)))
         found = [[b.register(zero, "c") for _ in range(self.count)] for _ in range(vectors)]
-        source = Source(a.buffer, dtype, a.offset + _dot(self.where, a.batch) + self.row * a.row, a.col, a.row, self.limit)
+        base = a.offset + _dot(self.where, a.batch) + self.row * a.row
+        source = Source(a.buffer, dtype, base, a.col, a.row, self.limit)
         part = part_lanes(b, dtype)
         squares = 0 if a.row == 1 else k - k % part
         if squares:
