@@ -28,7 +28,7 @@ from graphc.loops.clips import Block, clipped, segments_of, spans
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.last_columns import columns_apart, emit_last
 from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
-from graphc.loops.problem import Operand, Outer, Problem
+from graphc.loops.problem import Operand, Outer, Problem, dot
 from graphc.loops.row_tiles import Band, Range, band, first_row, share, tiles_of_chunk
 from graphc.loops.schedule import Schedule, plan, turns
 from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, ViewRead, emit_tile, epilogue_length
@@ -102,7 +102,7 @@ def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, o
     """An epilogue that stores C[batch, i, j] at buffer[offset + batch . strides + i * row + j * col]."""
 
     def store(builder: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
-        builder.store(buffer, offset + _dot(where, batch) + i * row + j * col, value, mask)
+        builder.store(buffer, offset + dot(where, batch) + i * row + j * col, value, mask)
 
     return store
 
@@ -159,8 +159,8 @@ class _Emitter:
                     digit, rest = self._digit(rest, extent)
                     where.insert(0, digit)
             self.where = tuple(where)
-            self.a_base = problem.a.offset + _dot(where, problem.a.batch)
-            self.b_base = problem.b.offset + _dot(where, problem.b.batch)
+            self.a_base = problem.a.offset + dot(where, problem.a.batch)
+            self.b_base = problem.b.offset + dot(where, problem.b.batch)
             yield
 
     def _declare_scratch(self) -> None:
@@ -392,10 +392,3 @@ class _Emitter:
                 place = place + self.element * self.partial_size
             partial = Partial(self.partial, place, stride, block.first, block.last)
         emit_tile(b, tile, block.steps, s.unroll, partial, self.epilogue)
-
-
-def _dot(index: Sequence[Size], strides: Sequence[Size]) -> Size:
-    total: Size = 0
-    for i, stride in zip(index, strides, strict=True):
-        total = total + i * stride
-    return total

@@ -13,7 +13,7 @@ from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import Const, Reg, VType
 from graphc.loops.packing import Source, lane_mask, part_lanes, turned_steps
-from graphc.loops.problem import Problem
+from graphc.loops.problem import Problem, dot
 from graphc.loops.row_tiles import share
 from graphc.loops.schedule import GUESS, known
 from graphc.loops.tile import Epilogue
@@ -92,7 +92,7 @@ class _Group:
         b, a, dtype, k = self.builder, self.problem.a, self.problem.dtype, known(self.problem.k, 0)
         zero = Scalar(Const(0.0 if dtype.is_float else 0, VType(dtype, b.lane_count)))
         found = [[b.register(zero, "c") for _ in range(self.count)] for _ in range(vectors)]
-        base = a.offset + _dot(self.where, a.batch) + self.row * a.row
+        base = a.offset + dot(self.where, a.batch) + self.row * a.row
         source = Source(a.buffer, dtype, base, a.col, a.row, self.limit)
         part = part_lanes(b, dtype)
         squares = 0 if a.row == 1 else k - k % part
@@ -119,14 +119,10 @@ class _Group:
         b, operand, dtype = self.builder, self.problem.b, self.problem.dtype
         for column in range(self.count):
             col = known(self.problem.n, 0) - self.count + column
-            place = operand.offset + _dot(self.where, operand.batch) + p * operand.row + col * operand.col
+            place = operand.offset + dot(self.where, operand.batch) + p * operand.row + col * operand.col
             factor = b.widened(b.load(operand.buffer, dtype, place, None), b.lane_count)
             for registers, vector in zip(sums, rows, strict=True):
                 register = registers[column]
                 value = b.read(register)
                 total = b.fma(vector, factor, value) if dtype.is_float else b.add(value, b.mul(vector, factor))
                 b.assign(register, total)
-
-
-def _dot(index: tuple[Size, ...], strides: tuple[Size, ...]) -> Size:
-    return sum((i * stride for i, stride in zip(index, strides, strict=True)), 0)

@@ -6,6 +6,7 @@ A `Problem` is made by `nest.py` from labels and strides (or by hand, in tests);
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.loops.computed import Computed
@@ -120,3 +121,8 @@ class Problem:
         b = replace(self.a, row=self.a.col, col=self.a.row)
         outer = tuple(Outer(loop.extent, loop.b, loop.a) for loop in self.outer)
         return replace(self, m=self.n, n=self.m, a=a, b=b, outer=outer)
+
+
+def dot(index: Sequence[Size], strides: Sequence[Size]) -> Size:
+    """How far an index lies from the first element."""
+    return sum((i * stride for i, stride in zip(index, strides, strict=True)), 0)
