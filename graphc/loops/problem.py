@@ -6,7 +6,6 @@ A `Problem` is made by `nest.py` from labels and strides (or by hand, in tests);
 from __future__ import annotations
 
 from collections.abc import Sequence
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graphc.loops.computed import Computed
