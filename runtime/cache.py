@@ -174,7 +174,7 @@ def sources_digest() -> str:
     for root in map(Path, graphc.__path__):
         for folder, folders, names in os.walk(root, followlinks=True):  # passes and runtime may be links
             folders[:] = sorted(name for name in folders if name != "__pycache__")
-            files += [Path(folder) / name for name in sorted(names) if name.endswith(".py")]
+            files += [Path(folder) / name for name in sorted(names) if name.endswith((".py", ".options"))]
     for file in files:
         content = file.read_bytes()
         digest.update(f"{file.name} {len(content)}\n".encode())

@@ -1,7 +1,7 @@
 """LLVM IR text to objects, assembly and addresses in this process.
 
 `compile_object` and `compile_assembly` run the code generator (level 1, no middle-end passes: what the emitter wrote
-is what runs; less still where the emitter steps the addresses, see `_OPTIONS`); one TargetMachine a target is kept.
+is what runs; less still where the emitter steps the addresses, see `_OURS`); one TargetMachine a target is kept.
 `Library` links objects into the process' one LLJIT and unloads them when it dies. llvmlite holds one lock over all of
 LLVM, so these calls may come from any thread.
 """
@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -41,31 +42,32 @@ def _machine(target: Target) -> Any:
     )
 
 
-# What is left out where the emitter steps addresses: (option, our value, LLVM's own). Addresses and the order of
-# instructions are as they should be already: the code is as fast, and takes about 40 % less time to generate.
-_OPTIONS = (
-    ("disable-lsr", "true", "false"),  # loop strength reduction
-    ("disable-cgp", "true", "false"),  # addresses moved to where they are used
-    ("enable-misched", "false", "true"),  # another order of instructions
-    ("disable-select-optimize", "true", "false"),  # branches in place of selects: never any here, and 6 % of the time
-)
+# What is left out where the emitter steps addresses: loop strength reduction (lsr), addresses moved to where they are
+# used (cgp), another order of instructions (misched): the code is as fast, and takes about 40 % less time to generate.
+# The others are passes that change nothing of our code and take a tenth of the time. Files, for LLVM reads all of one
+# as quickly as a single option; ours, and what LLVM has by itself.
+_OURS, _DEFAULTS = (Path(__file__).with_name(name) for name in ("ours.options", "default.options"))
+_LLVM = 22  # has these options: another LLVM might not, and would end the process
 _option_lock = threading.Lock()
+
+
+@cache
+def _have_options() -> bool:
+    return llvm.llvm_version_info[0] == _LLVM and _OURS.is_file() and _DEFAULTS.is_file()
 
 
 @contextlib.contextmanager
 def _options(target: Target) -> Iterator[None]:
     """The code generator's options, global to the process: other users of llvmlite find them as they were."""
-    if not target.steps_addresses:
+    if not (target.steps_addresses and _have_options()):
         yield
         return
     with _option_lock:
-        for name, ours, _ in _OPTIONS:
-            llvm.set_option("graphc", f"-{name}={ours}")
+        llvm.set_option("graphc", f"@{_OURS}")
         try:
             yield
         finally:
-            for name, _, theirs in _OPTIONS:
-                llvm.set_option("graphc", f"-{name}={theirs}")
+            llvm.set_option("graphc", f"@{_DEFAULTS}")
 
 
 def _after_fork() -> None:

@@ -15,6 +15,7 @@ from graphc.loops.check import check_kernel
 from graphc.runtime import jit
 from graphc.runtime.host import host_target
 from graphc.runtime.single import load_kernel, run_kernel
+from graphc.target import NAMED
 from graphc.types import DTYPES, Dim, DType, bool_, float32, float64, int64
 
 HOST = host_target()
@@ -358,6 +359,21 @@ def test_a_missing_symbol_and_a_broken_module_are_internal_errors() -> None:
         jit.Library().load([data], ["nothing"])
     with pytest.raises(InternalError, match="LLVM rejects"):
         jit.compile_object("define i32 @k( {", HOST)
+
+
+def test_the_options_are_those_of_this_llvm_and_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jit.llvm.llvm_version_info[0] == jit._LLVM, "try whether this LLVM has all options of runtime/ours.options"
+    ours, defaults = (path.read_text(encoding="utf-8").split() for path in (jit._OURS, jit._DEFAULTS))
+    other = {"true": "false", "false": "true"}
+    assert defaults == [f"{name}={other[value]}" for name, value in (line.split("=") for line in ours)]
+    said: list[str] = []
+    monkeypatch.setattr(jit.llvm, "set_option", lambda name, option: said.append(option))
+    with pytest.raises(ZeroDivisionError), jit._options(NAMED["avx512"]):
+        raise ZeroDivisionError
+    assert said == [f"@{jit._OURS}", f"@{jit._DEFAULTS}"]
+    monkeypatch.setattr(jit, "_have_options", lambda: False)
+    jit.compile_object("define void @k() {\n ret void\n}\n", NAMED["avx512"])
+    assert len(said) == 2, "without the files, or with another LLVM, it compiles with all passes"
 
 
 def test_undefined_symbols_sees_a_call() -> None:

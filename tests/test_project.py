@@ -188,6 +188,7 @@ def test_the_wheel_holds_the_tree_and_so_does_that_of_the_sdist(tmp_path: Path) 
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, tree)
     expected = {f"{module.replace('.', '/')}.py" for module in sources()} | {"graphc/py.typed"}
+    expected |= {"graphc/runtime/ours.options", "graphc/runtime/default.options"}
 
     wheel = build("wheel", tree, tmp_path / "wheel")
     assert held(wheel) == expected
