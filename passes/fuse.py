@@ -13,6 +13,7 @@ from graphc.graph import Graph, Node, Value
 from graphc.observe import enabled, log
 from graphc.ops.lowering import Elementwise
 from graphc.passes.domain import one_element
+from graphc.passes.fusion_epilogues import take_apart
 from graphc.passes.fusion_groups import Domain, Group, Groups
 from graphc.passes.fusion_kernels import build
 from graphc.passes.fusion_report import told
@@ -33,6 +34,7 @@ def fuse(graph: Graph) -> Graph:
     groups = Groups(roles)
     _grow(roles, groups)
     _retry(groups)
+    take_apart(roles, groups)
     _siblings(roles, groups)
     _columns(roles, groups)
     _hand_over(roles, groups)

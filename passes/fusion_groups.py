@@ -128,10 +128,14 @@ class Groups:
         """Every group once, ordered by the first member."""
         return list(dict.fromkeys(self.of.values()))
 
+    def open(self, domain: Domain, members: list[Node]) -> Group:
+        """A group that nothing is known of yet."""
+        self._count += 1
+        return Group(domain, members, 1 << (self._count - 1))
+
     def add(self, node: Node) -> Group:
         """A new group for `node`, behind the groups that it reads."""
-        group = Group(domain_of(node, self.roles), [node], 1 << self._count)
-        self._count += 1
+        group = self.open(domain_of(node, self.roles), [node])
         for edge in self.roles.edges[node]:
             group.operands.add(edge.root.node)
             producer = self.of.get(edge.root.node)
@@ -366,9 +370,9 @@ class Groups:
             consumer.producers.add(into)
         into.producers = (into.producers | gone.producers) - {into, gone}
         into.consumers = (into.consumers | gone.consumers) - {into, gone}
-        self._spread(into)
+        self.spread(into)
 
-    def _spread(self, group: Group) -> None:
+    def spread(self, group: Group) -> None:
         """Tell every group behind `group` what is before it now."""
         stack = [group]
         while stack:
