@@ -258,16 +258,16 @@ def floordiv(a: Size, b: Size) -> Size:
         return a
     if a == b:
         return 1  # a size of 0 never divides: the shape rules test for emptiness first
-    inner = _quotient(a)
-    if inner is not None:
+    if (inner := _quotient(a)) is not None:
         return floordiv(inner[0], inner[1] * b)  # (x // y) // b
     divided = [_divide_term(t, b) for t in terms_of(a)]
     whole = Dim.from_terms(_summed(t for t in divided if t is not None))
     rest = Dim.from_terms(_summed(t for t, d in zip(terms_of(a), divided, strict=True) if d is None))
-    if rest == 0:
-        return whole
-    if isinstance(rest, int) and isinstance(b, int) and 0 <= rest < b:
-        return whole
+    if rest == 0 or (isinstance(rest, int) and isinstance(b, int)):
+        return whole + rest // b
+    grows, falls = (any(sign * f > 0 for _, f in terms_of(part)) for sign, part in ((1, whole), (-1, rest)))
+    if grows and falls and not _covers(rest, 0):  # what is divided must not be negative: (3-x)//3 is not 1+(-x)//3
+        whole, rest = 0, a
     return whole + Dim((((Call("floordiv", (rest, b)),), 1),))
 
 

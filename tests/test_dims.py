@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import hypothesis.strategies as st
@@ -22,7 +23,7 @@ from graphc.graph import Op
 from graphc.ops.lowering import ArgReduction, Elementwise, Gather, Reduction, Scan, Sort
 from graphc.ops.registry import OPS
 from graphc.ops.samples import Operand, Sample
-from graphc.types import Dim, Size, evaluate, floordiv, maximum, minimum
+from graphc.types import Call, Dim, Size, evaluate, floordiv, maximum, minimum, terms_of
 
 N = graphc.dim("n")
 SIZES = (0, 1, 2, 7, 67)
@@ -257,6 +258,27 @@ def test_what_limits_decide_is_true(parts: list[tuple[int, Size]], low: int, len
             value = evaluate(total, {"n": n})
             assert evaluate(simple, {"n": n}) == value
             assert (least is None or least <= value) and (most is None or value <= most)
+
+
+DIVIDENDS: list[Size] = [N, graphc.dim("m"), 4, 6, floordiv(N, 3), N - 2 * floordiv(N, 2)]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(-6, 6), st.sampled_from(DIVIDENDS)), max_size=4), st.integers(1, 6))
+def test_taking_multiples_out_of_a_division_leaves_nothing_negative_to_divide(
+    parts: list[tuple[int, Size]], by: int
+) -> None:
+    """Native code divides without a sign."""
+    total: Size = 0
+    for factor, part in parts:
+        total = total + factor * part
+    quotient = floordiv(total, by)
+    divided = [a.args[0] for monomial, _ in terms_of(quotient) for a in monomial if isinstance(a, Call)]
+    for n, m in product(range(5), range(5)):
+        values = {"n": n, "m": m}
+        if evaluate(total, values) >= 0:
+            assert evaluate(quotient, values) == evaluate(total, values) // by
+            assert all(evaluate(size, values) >= 0 for size in divided)
 
 
 # every op at the sizes 0, 1, 2 and primes

@@ -140,3 +140,13 @@ def test_the_position_of_a_loop_is_no_buffer() -> None:
     """The loop over blocks of a long argmax was called b3, as the fourth buffer is."""
     x = placeholder("x", ("n",), "float64")
     agrees([x.max(axis=0), x.min(axis=0), x.argmax(axis=0)], {x: numbers(3000)})
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_slices_of_a_reversed_axis_put_back(step: int) -> None:
+    """(3 - r) // 3 became 1 + (-r) // 3, and native code divides what is not negative: it read far away."""
+    x = placeholder("x", ("n", 4, 5), "float64")
+    part = x[:, ::-1][:, ::step]
+    weights = placeholder("w", part.shape, "float64")
+    shape = (7, -(-4 // step), 5)
+    agrees([graphc.grad((part * weights).sum(), x)], {weights: numbers(*shape), x: numbers(7, 4, 5)})

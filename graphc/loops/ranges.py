@@ -20,15 +20,13 @@ class Ranges:
         if b == 0:
             return 0  # an index into nothing: it is never read
         whole, rest = split_multiple(a, b)
-        if self.below(rest, b):
-            return whole
-        return whole + (rest // b)
+        return whole if self.below(rest, b) else a // b
 
     def mod(self, a: Size, b: Size) -> Size:
         if b == 0:
             return 0
         _, rest = split_multiple(a, b)
-        return rest if self.below(rest, b) else rest - b * (rest // b)
+        return rest if self.below(rest, b) else a - b * (a // b)
 
     def below(self, size: Size, bound: Size) -> bool:
         """Whether 0 <= size < bound for all values of the symbols, as far as can be told."""
