@@ -48,6 +48,7 @@ Operands = tuple[tuple[Any, ...], dict[str, Any]]
 Record = dict[str, Any]
 SHORT = 100e-6  # seconds: below, CALLS calls on rotating operands are timed
 CALLS = 100
+NATIVE_CALLS = 1000  # the same of native calls, which take less
 SCALE = 1.9  # what two threads of the calibration loop must reach
 TRIES = 20  # rounds begun for each that is wanted: a dropped one costs no more than its calibration
 SETTLE = 0.04  # seconds before anything on several threads: those of the library before (OpenBLAS 30 ms) spin no more
@@ -280,10 +281,11 @@ def compare(row: Row, contenders: Sequence[Contender]) -> None:
 
 
 def timed(contender: Contender, calls: int, clock: Callable[[], float]) -> float:
-    """Seconds of a call, after one call that is not counted if there are several."""
+    """Seconds of a call, after one with each operands that is not counted if there are several: a copy or another library
+    has taken their place in the cache.
+    """
     call, operands = contender.call, contender.operands
-    if calls > 1:
-        args, named = operands[0]
+    for args, named in operands if calls > 1 else ():
         call(*args, **named)
     whole, rest = divmod(calls, len(operands))
     start = clock()
@@ -333,8 +335,8 @@ class Bench:
                 name = names[(which + number) % len(names)]
                 self._settle()
                 if name == "native" and native is not None:
-                    native.run(2)
-                    times = max(CALLS, calls[ours.name]) if calls[ours.name] > 1 else 3
+                    native.run(len(ours.operands) + 1)
+                    times = NATIVE_CALLS if calls[ours.name] == CALLS else max(3, calls[ours.name])
                     start = clock()
                     native.run(times)
                     seconds[name].append((clock() - start) / times)
