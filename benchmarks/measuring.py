@@ -281,8 +281,8 @@ def compare(row: Row, contenders: Sequence[Contender]) -> None:
 
 
 def timed(contender: Contender, calls: int, clock: Callable[[], float]) -> float:
-    """Seconds of a call, after one with each operands that is not counted if there are several: a copy or another library
-    has taken their place in the cache.
+    """Seconds of a call. If there are several, one with each of the operands comes before and is not counted: a copy or
+    another library has taken their place in the cache.
     """
     call, operands = contender.call, contender.operands
     for args, named in operands if calls > 1 else ():

@@ -3,8 +3,10 @@
     python benchmarks/small_products.py [--rounds 11]
 
 Everything is given in percent of what a loop of multiply-adds reached in the same round (medians), on one thread:
-native calls with one tuple of operands, with tuples that go round as in `kernels.py`, the same where the first call with
-each tuple comes after a copy of 256 MiB, and calls from Python. The last line is the driver's call of a product of ones.
+native calls with one tuple of operands, with tuples that go round as in `kernels.py`, the same where the first call
+with each tuple comes after a copy of 256 MiB, and calls from Python. Below: the driver's call of a product of 1x1x1;
+batches of 128x64x128 that fit into L2 and that do not, with the time of a copy of as many bytes; and one row times a
+matrix with the time of a sum of the matrix.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 from measuring import Copy, FmaLoop, NativeLoop
 from peers import normal
 from rows_products import product, sets_of, sides
@@ -23,6 +26,7 @@ import graphc
 SIZES = ((32, 32, 32), (64, 64, 64), (96, 96, 96), (128, 128, 128), (127, 65, 33), (128, 784, 128), (256, 256, 256))
 SECONDS = 5e-4  # of native calls that are timed together
 CALLS = 100
+BATCHES = (1, 4, 16, 64)
 
 
 class Case:
@@ -93,6 +97,46 @@ def main() -> None:
     empty = Case(1, 1, 1, "NN", copy)
     taken = statistics.median(empty.native(empty.one) for _ in range(rounds))
     print(f"\nThe driver's call of a product of 1x1x1: {1e6 * taken:.3f} us.")
+    for count in BATCHES:
+        print(batch(count, rounds, fma), flush=True)
+    print(vector(rounds))
+
+
+def batch(count: int, rounds: int, fma: FmaLoop) -> str:
+    """Products of (count, 128, 64) and (count, 64, 128), by multiply-adds and by bytes."""
+    a, b = normal(count, 128, 64), normal(count, 64, 128)
+    inputs = [graphc.placeholder(name, array.shape, "float32") for name, array in (("a", a), ("b", b))]
+    loop = NativeLoop(graphc.function(inputs, inputs[0] @ inputs[1], threads=1), [((a, b), {})])
+    flops, times = 2.0 * 128 * 64 * 128 * count, max(2, 64 // count)
+    source = np.ones((a.size + b.size + 128 * 128 * count) // 2, np.float32)
+    to = np.zeros_like(source)
+    shares, copies, peaks = [], [], []
+    for _ in range(rounds):
+        peaks.append(fma.flops() / fma.seconds())
+        loop.run(1)
+        shares.append(flops * times / timed(lambda: loop.run(times)) / peaks[-1])
+        np.copyto(to, source)
+        copies.append(timed(lambda: np.copyto(to, source)))
+    least, moved = flops / statistics.median(peaks), statistics.median(copies)
+    return (
+        f"{count} x (128x64x128): {statistics.median(shares):.0%}; multiply-adds alone {1e6 * least:.0f} us, "
+        f"a copy of as many bytes {1e6 * moved:.0f} us."
+    )
+
+
+def vector(rounds: int) -> str:
+    """One row of 512 times matrices that lie transposed, and sums of these matrices."""
+    operands = [((normal(1, 512, seed=n), normal(512, 512, seed=n + 50)), {}) for n in range(2)]
+    x, w = (graphc.placeholder(name, array.shape, "float32") for name, array in zip("xw", operands[0][0], strict=True))
+    functions = [graphc.function([x, w], x @ w.T, threads=1), graphc.function([x, w], w.sum() + x.sum(), threads=1)]
+    loops = [NativeLoop(function, operands) for function in functions]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for loop, found in zip(loops, seconds, strict=True):
+            loop.run(4)
+            found.append(timed(lambda loop=loop: loop.run(CALLS)) / CALLS)
+    product_time, sum_time = (1e6 * statistics.median(found) for found in seconds)
+    return f"1x512x512 NT: {product_time:.1f} us; the sum of its matrix {sum_time:.1f} us."
 
 
 if __name__ == "__main__":
