@@ -28,14 +28,14 @@ def apart(m: Size, k: Size, n: Size, target: Target = TARGET, form: str = "NN") 
 
 
 def test_a_few_columns_behind_vectors_are_apart() -> None:
-    assert [apart(127, 65, n) for n in (15, 16, 17, 20, 21, 32, 33, 36, 37)] == [0, 0, 1, 4, 0, 0, 1, 4, 0]
+    assert [apart(127, 65, n) for n in (15, 16, 17, 20, 21, 32, 33, 36, 37, 100)] == [0, 0, 1, 4, 0, 0, 1, 4, 0, 4]
     assert [apart(127, 65, 33, form=form) for form in ("NT", "TN", "TT")] == [1, 1, 1]
     assert apart(Dim.symbol("m"), 65, 33) == 1
-    assert [apart(127, 65, n, AVX2) for n in (17, 18, 19, 33)] == [1, 2, 0, 0]
+    assert [apart(127, 65, n, AVX2) for n in (17, 18, 19, 57)] == [1, 2, 0, 0]
 
 
 def test_others_are_not() -> None:
-    assert apart(127, 65, 16 * 4 + 1) == 0  # one vector of five
+    assert apart(127, 65, 16 * 7 + 1) == 0  # one vector of eight
     assert apart(31, 65, 33) == apart(127, 15, 33) == 0  # too small
     assert apart(4096, 4096, 33) == 0  # A would come from memory twice
     assert apart(127, Dim.symbol("k"), 33) == apart(127, 65, Dim.symbol("n")) == 0
@@ -65,8 +65,9 @@ def test_bits_are_those_of_tiles(form: str, dtype: str, batch: tuple[int, ...]) 
     def stored(array: np.ndarray, turned: bool) -> np.ndarray:
         return np.ascontiguousarray(array.swapaxes(-1, -2)) if turned else array
 
-    for k, m, last in ((33, 4 * lanes - 1, 1), (16, 2 * lanes, 1), (18, 5 * lanes + 3, max(1, lanes // 4))):
-        n, wide = 2 * lanes + last, 3 * lanes
+    quarter = max(1, lanes // 4)
+    for k, m, whole, last in ((33, 4 * lanes - 1, 2, 1), (16, 2 * lanes, 5, 1), (18, 5 * lanes + 3, 6, quarter)):
+        n, wide = whole * lanes + last, (whole + 1) * lanes
         b = (rng.normal(size=(*batch, k, wide)) * 9).astype(dtype)
         some, named, more = (product(form, *sizes, dtype, batch) for sizes in ((m, k, n), ("m", k, n), ("m", k, wide)))
         for rows in (0, 1, lanes - 1, lanes, m):

@@ -20,7 +20,7 @@ from graphc.loops.tile import Epilogue
 from graphc.target import Target
 from graphc.types import Dim, Size, ceildiv, maximum, minimum, product
 
-VECTORS = 3  # of columns in front of them at most: of more, the last one is too small a part
+VECTORS = 6  # of columns in front of them at most: of more, the last one is too small a part
 SIDE_BY_SIDE = 4  # sums under way, where nothing is transposed between their multiply-adds
 
 
