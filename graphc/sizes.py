@@ -326,9 +326,9 @@ def maximum(a: Size, b: Size) -> Size:
 
 def _covers(a: Size, b: Size) -> bool:
     """Whether a >= b is plain: no name is negative, and x//k is between (x-k+1)/k and x/k."""
-    least: dict[Monomial, Fraction] = {}
+    least: dict[Monomial, Fraction | int] = {}
     for monomial, factor in terms_of(a - b):
-        parts: list[tuple[Monomial, Fraction]] = [(monomial, Fraction(factor))]
+        parts: list[tuple[Monomial, Fraction | int]] = [(monomial, factor)]
         for call in [atom for atom in monomial if isinstance(atom, Call)]:
             x, k = call.args
             if len(parts) > 1 or call.fn != "floordiv" or not isinstance(k, int) or k < 1 or not _covers(x, 0):
@@ -337,7 +337,7 @@ def _covers(a: Size, b: Size) -> bool:
             parts = [(_monomial((*others, *inner)), Fraction(factor * times, k)) for inner, times in terms_of(x)]
             parts.append((others, Fraction(min(-factor * (k - 1), 0), k)))
         for key, part in parts:
-            least[key] = least.get(key, Fraction(0)) + part
+            least[key] = least.get(key, 0) + part
     return all(f >= 0 and all(isinstance(atom, str) for atom in monomial) for monomial, f in least.items())
 
 
