@@ -43,6 +43,7 @@ MANY = 1 << 17  # elements that do
 MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than their number where loads count too
 SLICED, SLICED_SUMS = 0.015, 0.25  # what is saved of depthwise windows, and of some sums into them: shifted lines,
 SLICED_IDLE, SLICED_STRIDED = 0.12, 0.12  # for each idle lane of a line, and where lines are read with gaps
+FEW_STEPS, SQUARE = 256, 12  # of a product that stores what leaves a group channels-first, and elements of its lines
 PER_AXIS = frozenset({"slice", "unslice"})  # movement whose attributes list the axes
 LISTS = ("starts", "stops", "steps", "shape")
 
@@ -266,6 +267,8 @@ class _Mover:
         self.last: dict[Value, Tensor] = {}  # the channels-last version of values of the old graph
 
     def run(self, graph: Graph) -> Graph:
+        self.users = graph.users()
+
         def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
             if node not in self.chosen:
                 return None
@@ -287,10 +290,30 @@ class _Mover:
             of_weights = contract(Spec(axes[0], axes[1], _ordered(axes[2], order)), operands[0], operands[1], shape)
             return transpose(of_weights, _inverse(order))
         side = 1 - product.images[0]
+        direct = self._leaves(node, product)
         operands[side], axes[side] = _copied(operands[side], order), _ordered(axes[side], order)
+        if direct:
+            return contract(Spec(*axes), operands[0], operands[1], node.attrs["shape"])
         order = list(last_order(len(axes[2])))
         turned = Spec(axes[0], axes[1], _ordered(axes[2], order))
         return self._first(node, contract(turned, operands[0], operands[1], _ordered(node.attrs["shape"], order)))
+
+    def _leaves(self, node: Node, product: Product) -> bool:
+        """Whether a product stores its result channels-first itself, as nothing else of the group reads it.
+
+        It transposes lines, which have to fill squares, and does little else, so that a copy would count.
+        """
+        if not self.chosen.isdisjoint(self.users.get(Value(node), ())):
+            return False
+        sizes = label_sizes(product.spec, [value.type for value in node.inputs], node.attrs["shape"])
+        out = [axis[0][0] for axis in product.spec.out]
+        window = any(len(axis) > 1 and sizes[axis[1][0]] != 1 for axis in product.spec[product.images[0]][-1:])
+        steps = [size for label, size in sizes.items() if label not in out]
+        line, channels = sizes[out[-1]], sizes[out[1]]
+        if not all(isinstance(size, int) for size in (line, channels, *steps)) or len(product.channels) < 2:
+            return False
+        few = prod(cast(list[int], steps)) <= FEW_STEPS and _count(node.types[0].shape) > MANY
+        return window and few and cast(int, line) >= SQUARE and cast(int, channels) >= LANES
 
     def _carried(self, node: Node, inputs: tuple[Value, ...]) -> Tensor:
         operands = [self._version(old, new) for old, new in zip(node.inputs, inputs, strict=True)]

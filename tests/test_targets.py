@@ -81,6 +81,11 @@ def transposed() -> Case:
     return [x, y], [x.T * 2 + y]
 
 
+def crossed() -> Case:
+    x, y = placeholder("x", (4, 90, 70)), placeholder("y", (4, 70, 64))
+    return [x, y], [graphc.einsum("bij,bjk->bki", x, y)]
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "transpose": transposed,
     "matmul NN": lambda: product("NN", 65),
@@ -88,6 +93,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "matmul TN": lambda: product("TN", 65),
     "matmul of m rows": lambda: product("NN"),
     "matmul float64": lambda: product("NN", 65, "float64"),
+    "matmul stored by columns": crossed,
     "convolution": lambda: convolution(32),
     "depthwise": lambda: convolution(64, 64),
     "depthwise NCHW weights": sum_of_lines,

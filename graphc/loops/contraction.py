@@ -25,6 +25,7 @@ from dataclasses import replace
 from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, segments_of, spans
+from graphc.loops.crossed import Crossing
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.last_columns import columns_apart, emit_last
 from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
@@ -116,6 +117,7 @@ class _Emitter:
     ) -> None:  # fmt: skip
         self.builder, self.problem, self.schedule = builder, problem, schedule
         self.epilogue, self.ahead, self.finish = behind, ahead, rows
+        self.crossing: Crossing | None = None
 
     def emit(self) -> None:
         """The scratch panels, the rectangle of the chunk, then the loop over its batch elements."""
@@ -187,6 +189,9 @@ class _Emitter:
             b.emit(Scratch(self.partial, dtype, self.partial_size * (s.group if s.blocks_first else 1)))
         self.panel_size = length * s.width
         self.stage, behind_tile, axes = "", self.epilogue, len(self.problem.batch)
+        if self.problem.crossed and behind_tile is not None:
+            self.crossing = Crossing(b, self.problem, s, behind_tile, self.ahead, lambda: (self.cols, self.where))
+            self.finish, self.epilogue, self.ahead, behind_tile = self.crossing.finish, None, None, None
         self.waiting = WaitingRows(b, self.problem, s, self.finish) if self.finish is not None else None
         if behind_tile is not None and epilogue_length(b, behind_tile, dtype, axes) > LONG_EPILOGUE:
             self.stage = b.fresh("stage")
@@ -277,12 +282,13 @@ class _Emitter:
         """The rows of tiles; several of them at a time where their rows of A are packed together."""
         b, s = self.builder, self.schedule
         if self.problem.row_clip:
-            for span in spans(self.problem, s):
-                start, stop = maximum(self.rows.start, span.start), minimum(self.rows.stop, span.stop)
-                with b.loop("tile", bind(b, "start", start), bind(b, "stop", stop)) as t:
-                    row = opaque(b, "row", first_row(s, t))
-                    here = replace(block, segments=segments_of(b, self.problem, block, span))
-                    self._tile_row(here, self._a_view(block, row, t), Band(t, row, span.height))
+            with self._whole(block, self.rows):
+                for span in spans(self.problem, s):
+                    start, stop = maximum(self.rows.start, span.start), minimum(self.rows.stop, span.stop)
+                    with b.loop("tile", bind(b, "start", start), bind(b, "stop", stop)) as t:
+                        row = opaque(b, "row", first_row(s, t))
+                        here = replace(block, segments=segments_of(b, self.problem, block, span))
+                        self._tile_row(here, self._a_view(block, row, t), Band(t, row, span.height))
             return
         m, tiles = self.problem.m, self.rows
         if s.together == 1 or not s.pack_a:
@@ -382,7 +388,7 @@ class _Emitter:
             problem.dtype, rows.height, s.vectors, a, view, rows.row, col, self.where, rows.limit,
             problem.n if masked else None, s.pack_b or problem.panels, self.stage, block.nest,
             block.segments, self.ahead, rows.sure, rows.less,
-            self.waiting.place(rows.row, col) if self.waiting is not None else None,
+            self.waiting.place(rows.row, col - self.cols.start * s.width) if self.waiting is not None else None,
         )  # fmt: skip
         partial = None
         if block.first is not None and block.last is not None:
@@ -391,4 +397,6 @@ class _Emitter:
             if s.blocks_first:
                 place = place + self.element * self.partial_size
             partial = Partial(self.partial, place, stride, block.first, block.last)
+        if self.crossing is not None:
+            self.crossing.ask(b, rows, col, self.where, block.last)
         emit_tile(b, tile, block.steps, s.unroll, partial, self.epilogue)

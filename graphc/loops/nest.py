@@ -133,7 +133,8 @@ def arrange(
     wide_a = col is not None and col.in_a
     clips = tuple(_clip(reach, row, batch, summed, sizes) for reach in reaches if not reach.lane)
     line = next((_line(reach, col, batch, turned) for reach in reaches if reach.lane), None)
-    problem = Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a, line)
+    crossed = row is not None and col is not None and row.c == 1 != col.c
+    problem = Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a, line, crossed=crossed and not wide_a)
     return Arrangement(problem, batch, row, col, sizes, tuple(summed))
 
 
@@ -246,16 +247,17 @@ def _worth(row: Loop | None, col: Loop | None, turned: bool, lanes: int) -> floa
     m = known(row.size, 64) if row is not None else 1
     busy = min(1.0, m / 8)  # fewer rows leave the multipliers waiting for loads
     adjacent = (col.a if turned else col.b) == 1
-    return _used(col, lanes) * busy * (1.0 if adjacent else 0.6)
+    near = 1.0 if col.c == 1 or (row is not None and row.c == 1) else 0.8  # stores to far places
+    return _used(col, lanes) * busy * (1.0 if adjacent else 0.6) * near
 
 
 def _worth_of_wide(row: Loop | None, col: Loop, lanes: int) -> float:
     """The same where the operand with the rows moves with the columns too: each multiply-add loads a vector."""
     m = known(row.size, 64) if row is not None else 1
-    return _used(col, lanes) * 0.5 * (0.6 + 0.1 * min(m, 4))
+    return _used(col, lanes) * (1.0 if col.c == 1 else 0.8) * 0.5 * (0.6 + 0.1 * min(m, 4))
 
 
 def _used(col: Loop, lanes: int) -> float:
-    """Which part of the lanes has work, less what stores to far places cost."""
+    """Which part of the lanes has work."""
     n = known(col.size, 16 * lanes)
-    return (n / (-(-n // lanes) * lanes) if n else 1.0) * (1.0 if col.c == 1 else 0.8)
+    return n / (-(-n // lanes) * lanes) if n else 1.0

@@ -102,6 +102,7 @@ class Problem:
     line: Line | None = None
     tiles: bool = False  # A lies packed in the tiles of its schedule: `a.row` is the distance of tiles, not of rows
     panels: bool = False  # B lies packed in panels: `b.row` is their width
+    crossed: bool = False  # rows of C lie side by side, columns do not
     whole_rows: bool = False  # a chunk has all columns of its rows, which are finished when the last panel is
 
     @property

@@ -159,7 +159,8 @@ def turns(problem: Problem, target: Target) -> bool:
     """
     lanes = target.lanes(problem.dtype.itemsize)
     few = known(problem.n, lanes) < lanes <= known(problem.m, lanes)
-    return few and problem.a.row == 1 and not problem.wide_a and problem.b.col != 0 and not problem.whole_rows
+    fixed = problem.wide_a or problem.whole_rows or problem.crossed
+    return few and problem.a.row == 1 and problem.b.col != 0 and not fixed
 
 
 def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:

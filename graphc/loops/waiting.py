@@ -14,11 +14,13 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.ir import Scratch
 from graphc.loops.problem import Problem
 from graphc.loops.row_tiles import Range, first_row
-from graphc.loops.schedule import Schedule, known
+from graphc.loops.schedule import Schedule
 from graphc.loops.tile import Berth
 from graphc.types import Size, minimum
 
 WAITING = 16 * 1024  # bytes of rows that wait, unless a single tile has more: they stay in the first cache
+
+SQUARES = 3  # of rows that are transposed, at least: those of the last tiles do not fill theirs
 
 # What finishes rows: `finish(builder, scratch, width, row, count)`, for `count` rows from `row` on, of which each has
 # `width` elements in the scratch.
@@ -26,14 +28,18 @@ Finish = Callable[[Builder, str, int, Size, Size], None]
 
 
 class WaitingRows:
-    """The scratch for them: `width` elements a row. tiles: how many wait at a time."""
+    """The scratch for them: `width` elements a row. tiles: how many wait at a time.
+
+    Rows that are transposed wait until they fill squares, or all of a chunk where a clip says which tiles there are.
+    """
 
     def __init__(self, builder: Builder, problem: Problem, schedule: Schedule, finish: Finish) -> None:
         self.builder, self.m, self.schedule, self.finish = builder, problem.m, schedule, finish
-        self.scratch, self.width = builder.fresh("rows"), known(schedule.panels, 1) * schedule.width
-        tile = schedule.height * self.width
-        self.tiles = schedule.together if schedule.pack_a else max(1, WAITING // (tile * problem.dtype.itemsize))
-        builder.emit(Scratch(self.scratch, problem.dtype, self.tiles * tile))
+        self.scratch, self.width = builder.fresh("rows"), schedule.cols * schedule.width
+        tile, crossed = schedule.height * self.width, schedule.lanes if problem.crossed else 0
+        some = max(1, WAITING // (tile * problem.dtype.itemsize), SQUARES * crossed // schedule.height)
+        self.tiles = schedule.rows if problem.row_clip else schedule.together if schedule.pack_a else some
+        builder.emit(Scratch(self.scratch, problem.dtype, self.tiles * tile + crossed * self.width))
 
     @contextlib.contextmanager
     def groups(self, tiles: Range, last: Scalar | None) -> Iterator[tuple[Size, Size]]:
