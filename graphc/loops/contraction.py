@@ -205,8 +205,6 @@ class _Emitter:
         rest = bind(self.builder, "rest", number // divisor)
         return bind(self.builder, "digit", number - rest * divisor), rest
 
-    # blocks
-
     @contextlib.contextmanager
     def _blocks(self) -> Iterator[Block]:
         """The loops over the blocks of steps."""
