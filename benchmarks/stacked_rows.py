@@ -42,6 +42,11 @@ def residual(b: int, t: int, d: int) -> tuple[list[Tensor], list[Tensor]]:
     return [x, w, c, r], [x @ w + c + r]
 
 
+def positions(b: int, t: int, d: int) -> tuple[list[Tensor], list[Tensor]]:
+    x, w, p = named(x=(b, t, d), w=(d, 4 * d), p=(t, 4 * d))
+    return [x, w, p], [F.relu(x @ w + p)]
+
+
 def mask(b: int, t: int, d: int) -> tuple[list[Tensor], list[Tensor]]:
     g, w, y = named(g=(b, t, d), w=(4 * d, d), y=(b, t, 4 * d))
     slope = graphc.where(y <= 0, 0.0, g @ w.T)
@@ -79,6 +84,7 @@ def gradients(b: int, t: int, d: int) -> tuple[list[Tensor], list[Tensor]]:
 CASES: dict[str, Case] = {
     "`relu(x @ w + c)`, n = 4*d": activated(F.relu),
     "`gelu(x @ w + c)`, n = 4*d": activated(F.gelu),
+    "`relu(x @ w + p)`, p[t,n] for all b": positions,
     "`x @ w + c + r`, k = 4*d": residual,
     "`where(y <= 0, 0, g @ w.T)` and its sum over b, t": mask,
     "two blocks": forward,

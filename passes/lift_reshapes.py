@@ -9,8 +9,9 @@ loops than the product, and no epilogue could hold them. So the reshape is moved
 
 It ends at what looks at the stacks one by one, cancels where the next product stacks the rows again, and is free at an
 output, whose memory is the same either way (`graphc.loops.aliases`). Enter at `lift_reshapes`. `_Plan` finds what is
-lifted, `_Lift` builds it. An operand whose index would have to be divided to be read by rows (a bias for each t, an
-array in another order) keeps the nodes that read it where they are; so does an update, which is done in place.
+lifted, `_Lift` builds it. A bias for each t, or rows in another order, are read where row // t and row % t say, which
+costs nothing beside a product. Columns that do not lie side by side keep the nodes that read them where they are, since
+that costs as much as is gained; so does padding, and so do updates, which are done in place.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class _Plan:
         self.updates = self._only_updates(graph, nodes) if graph.updates else set()
         self.products: set[Value] = set()  # values in the shape of a product that they are computed from
         self.staying: set[Node] = set()
+        self.last: dict[Node, int] = {}  # the number of the last product that a node follows from through no other
         for node in nodes:
             self._visit(node)
         if self.lifts:
@@ -83,7 +85,9 @@ class _Plan:
         kind = node.op.lowering
         if isinstance(kind, Contraction):
             self.products.add(Value(node))
+            self.last[node] = len(self.last)
             return
+        self.last[node] = max((self.last[v.node] for v in node.inputs), default=-1)
         if len(node.types) != 1 or node in self.updates:
             return
         value = Value(node)
@@ -116,41 +120,42 @@ class _Plan:
 
     def _carried(self, node: Node) -> Stack | None:
         """The stacks of a node's result, if it means the same for flat operands."""
-        stack = next((self.stacks[v] for v in node.inputs if v in self.stacks), None)
-        if stack is None:
+        stacked = [v for v in node.inputs if v in self.stacks]
+        if not stacked:
             return None
-        kind, first = node.op.lowering, len(stack.axes)
+        kind, stack = node.op.lowering, self.stacks[stacked[0]]
         if isinstance(kind, (Reduction, ArgReduction)):
             axes = reduced_axes(node)
-            return stack if axes and min(axes) >= first else None
-        if isinstance(kind, Gather):
-            kept = node.attrs["axis"] >= first and self.stacks.get(node.inputs[0]) == stack
-            return stack if kept and all(self._has_flat(v, stack) for v in node.inputs) else None
+            return stack if axes and min(axes) >= len(stack.axes) else None
         if node.op.name == "broadcast_to":
             same = node.inputs[0].type.rank == node.types[0].rank and stack.holds(node.types[0].shape)
             return stack if same else None
-        elementwise = isinstance(kind, Elementwise) and all(self._has_flat(v, stack) for v in node.inputs)
-        return stack if elementwise else None
+        if isinstance(kind, Gather):
+            if node.attrs["axis"] < len(stack.axes) or self.stacks.get(node.inputs[0]) != stack:
+                return None
+        elif not isinstance(kind, Elementwise):
+            return None
+        last = max(self.last[v.node] for v in stacked)
+        return stack if all(self._has_flat(v, stack, last) for v in node.inputs) else None
 
     def _ends(self, node: Node) -> bool:
         """Whether a node folds all stacks of a flat value, and maybe more."""
         stack = self.stacks.get(node.inputs[0]) if isinstance(node.op.lowering, Reduction) else None
         return stack is not None and set(range(len(stack.axes))) <= set(node.attrs["axes"])
 
-    def _has_flat(self, value: Value, stack: Stack) -> bool:
-        """Whether a value can be read by the rows of a product with no index divided."""
+    def _has_flat(self, value: Value, stack: Stack, last: int) -> bool:
+        """Whether the rows of product number `last` can read a value, with columns that lie side by side if they do.
+
+        What follows from that product itself, through a fold of each stack, belongs to the kernel of that fold.
+        """
         if not stack.holds(value.type.shape):
             return False
-        if value in self.stacks:
-            return True
-        node = value.node
-        if node.op.name == "broadcast_to":
-            return _leading(node, stack) is not None
-        if node.op.name == "iota":
-            return bool(node.attrs["axis"] >= len(stack.axes))
-        while node.op.name == "reshape":
-            node = node.inputs[0].node
-        return not isinstance(node.op.lowering, Movement)
+        while value not in self.stacks and isinstance(value.op.lowering, Movement):
+            order = value.node.attrs["axes"] if value.op.name == "transpose" else (0,)
+            if value.op.lowering.inside is not None or order[-1] != len(order) - 1:
+                return False
+            value = value.node.inputs[0]
+        return value in self.stacks or self.last[value.node] < last
 
     def _stay(self, node: Node) -> None:
         """Leave what only a fold of single stacks reads: it runs in the kernel of that. Called for readers first."""
@@ -172,7 +177,7 @@ class _Plan:
         if len(found) != 1 or not all(isinstance(user.op.lowering, Elementwise) for user in users):
             return
         (stack,) = found
-        if stack is not None and all(self._has_flat(v, stack) for v in node.inputs):
+        if stack is not None and all(self._has_flat(v, stack, len(self.last)) for v in node.inputs):
             self.stacks[value] = stack
 
 
@@ -236,9 +241,10 @@ class _Lift:
         if node.op.name == "iota" and node.attrs["axis"] >= len(stack.axes):
             attrs = {**node.attrs, "shape": shape, "axis": stack.flat_axis(node.attrs["axis"])}
             return Value(make_node(node.op, (), attrs))
-        if node.op.name == "broadcast_to" and old not in self.stacks:
-            leading, before = _leading(node, stack), new.node.inputs[0]
-            assert leading is not None
+        plain = node.op.name == "broadcast_to" and old not in self.stacks
+        leading = _leading(node, stack) if plain else None
+        if leading is not None:
+            before = new.node.inputs[0]
             kept = before.type.shape[max(0, before.type.rank - old.type.rank + len(stack.axes)) :]
             operand = _reshaped(before, (*leading, *kept)) if leading else before
             return Value(make_node(node.op, [operand], {**node.attrs, "shape": shape}))
