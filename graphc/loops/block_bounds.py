@@ -36,7 +36,7 @@ def columns_of_block(
     high: Size = columns
     row, column = symbol_of(shape.row), symbol_of(shape.column)
     for slack in masks:
-        of_row, of_column = _factor(slack, row), _factor(slack, column)
+        of_row, of_column = factor_of(slack, row), factor_of(slack, column)
         if of_row is None or of_column not in (1, -1):
             continue
         rest = substitute(slack, {row: stop - 1 if of_row > 0 else start, column: 0})  # the most that a row allows
@@ -55,7 +55,7 @@ def columns_of_block(
     return opaque(h, "low", low // STEP * STEP, cell), high
 
 
-def _factor(slack: Size, name: str) -> int | None:
+def factor_of(slack: Size, name: str) -> int | None:
     """The factor of a symbol in an expression that is linear in it; None if it is not."""
     found = 0
     for monomial, factor in terms_of(slack):

@@ -32,7 +32,8 @@ class Source:
     """The matrix part to pack: element (p, lane) is buffer[base + p * k_stride + lane * lane_stride].
 
     Lanes from `limit` on do not exist. They come out as zeros or as copies of the last one, and are not read.
-    read: computes the elements instead, those of an array for which the same would be true.
+    read: computes the elements instead, those of an array for which the same would be true. wide: what they are cast to
+    as they are loaded, where the panel holds that; only of what is transposed.
     """
 
     buffer: str
@@ -42,6 +43,12 @@ class Source:
     lane_stride: Size
     limit: Size
     read: Read | None = None
+    wide: DType | None = None
+
+    @property
+    def packed(self) -> DType:
+        """Of the elements of the panel."""
+        return self.wide or self.dtype
 
     def vector(self, builder: Builder, p: Size, lane: Size, mask: Scalar | None) -> Expr:
         """The elements (p, lane); one of the two moves with the lanes."""
@@ -81,7 +88,7 @@ def pack(builder: Builder, source: Source, length: Size, panel: str, at: Size, g
     """
     if source.lane_stride == 1:
         _copy(builder, source, length, panel, at, groups)
-    elif source.k_stride == 1 and source.dtype.itemsize >= 4:
+    elif source.k_stride == 1 and source.packed.itemsize >= 4:
         transpose = _transpose if source.read is None else _transpose_computed
         transpose(builder, source, length, panel, at, groups)
     else:
@@ -160,7 +167,7 @@ def _copy(builder: Builder, source: Source, length: Size, panel: str, at: Size, 
 
 def _transpose(builder: Builder, source: Source, length: Size, panel: str, at: Size, groups: int) -> None:
     """As many steps of k at a time as a part of a register has lanes."""
-    lanes, part = builder.lane_count, part_lanes(builder, source.dtype)
+    lanes, part = builder.lane_count, part_lanes(builder, source.packed)
     exact = isinstance(source.limit, int) and source.limit >= groups * lanes
     with builder.loop("group", 0, groups) as g, builder.loop("p", 0, length, part) as p:
         mask = None
@@ -188,15 +195,16 @@ def turned_steps(builder: Builder, source: Source, p: Size, lanes: list[Size], m
     to do: a third of the instructions of squares of whole vectors, and as fast. lanes: which lane of the source each
     lane is. mask: of the steps.
     """
-    part = part_lanes(builder, source.dtype)
+    part = part_lanes(builder, source.packed)
     some = VType(source.dtype, part)
     vectors = []
     for number in range(part):
         pieces: list[Expr] = []
         for lane in lanes[number::part]:
             place = builder.index(source.base + p * source.k_stride + lane * source.lane_stride)
-            pieces.append(builder.let(Load(source.buffer, place.expr, some, mask), builder.depth, "x").expr)
-        vectors.append(builder.let(_joined(pieces, some), builder.depth))
+            loaded = builder.let(Load(source.buffer, place.expr, some, mask), builder.depth, "x")
+            pieces.append(builder.cast(loaded, source.packed).expr)
+        vectors.append(builder.let(_joined(pieces, VType(source.packed, part)), builder.depth))
     return _zipped(builder, vectors, part)
 
 

@@ -234,10 +234,11 @@ class _Lowering:
 
     def _enter(self, frame: Frame, values: BlockValues) -> None:
         """The matrices that entering products make, and operands of that size."""
-        rows, columns = (frame.start, frame.stop), (frame.low, frame.high)
+        rows: tuple[Size, Size] = (frame.start, frame.start + self.plan.height if self.plan.exact else frame.stop)
         emit_turned(
-            self.h, self.evaluator, self.shape, self.turned, self.plan.height, self.where, rows, columns, frame.base
-        )
+            self.h, self.evaluator, self.shape, self.turned, self.plan.height, self.where, rows,
+            (frame.low, frame.high), frame.base, self.target.masked_memory,
+        )  # fmt: skip
         for node, leaf in values.leaves.items():
             self._entering(frame, node, leaf)
 
