@@ -15,11 +15,14 @@ from graphc.build import Tensor, placeholder
 from graphc.errors import ArgumentError, DTypeError, InternalError, ShapeError
 from graphc.graph import Graph
 from graphc.interpret import evaluate
+from graphc.loops.lower import lower
+from graphc.loops.printer import print_kernel
 from graphc.nn import functional
 from graphc.passes import block_families
 from graphc.passes.blocks_shape import BlocksShape
 from graphc.passes.domain import kernel_shape
 from graphc.passes.pipeline import optimize
+from graphc.target import AVX512
 from graphc.types import evaluate as size_value
 from graphc.types import product
 from tests.block_forms import MASKS, PRODUCTS, SCALES, SOFTMAXES, Form
@@ -328,3 +331,19 @@ def test_layers_of_attention_one_behind_the_other(steps: str | int, rng: np.rand
         wanted = evaluate([t.ref for t in outputs], {x.ref: value})
         for actual, expected in zip(step(value), wanted, strict=True):
             np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("dtype", ["bool", "float32"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_masks_are_transposed_where_columns_lie_side_by_side(dtype: str, turned: bool) -> None:
+    """Rows that lie side by side are read as they are; only AVX-512 has masks for what is left over."""
+    q, k, v = (placeholder(name, (2, 70, 16), "float32") for name in "qkv")
+    mask = placeholder("mask", (70, 70), dtype)
+    scores = q @ ops.swapaxes(k, -1, -2)
+    shown = ops.swapaxes(mask, -1, -2) if turned else mask
+    scores = ops.where(shown, scores, -np.inf) if dtype == "bool" else scores + shown
+    graph = optimize(frozen([q, k, v, mask], [functional.softmax(scores) @ v]))
+    (text,) = (print_kernel(kernel) for kernel in lower(graph, AVX512).kernels.values())
+    assert "scatter" not in text
+    assert ("zip_low" in text) == (not turned)
