@@ -109,3 +109,11 @@ def test_which_convolutions_do() -> None:
     assert result((32, 3, 112, 112), (64, 3, 7, 7), lambda y: F.relu(y), **stem) == "n h w o", "read channels-last"
     assert result((32, 64, 32, 32), (64, 64, 3, 3), padding=1) == "n h w o", "the copy is little beside the product"
     assert result((32, 128, 7, 7), (128, 128, 3, 3), padding=1) == "n h w o", "lines fill no squares"
+
+
+def test_columns_that_can_lie_side_by_side_do() -> None:
+    """Weight gradients have two sides that are alike: that one is columns whose results are stored as they are."""
+    x, w = placeholder("x", (8, 20, 20, 64)), placeholder("w", (3, 3, 64, 64))
+    y = F.conv2d(x, w, padding=1, layout="NHWC")
+    g = placeholder("g", y.shape)
+    assert "square" not in graphc.function([x, g], graphc.vjp(y, [w], g)[0]).ir("loops")

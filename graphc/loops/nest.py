@@ -18,6 +18,8 @@ from graphc.loops.schedule import known
 from graphc.target import Target
 from graphc.types import DType, Size, product
 
+FEW_STEPS = 512  # of a sum whose results are stored so often that they are worth to be transposed
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -118,7 +120,8 @@ def arrange(
     loops = _merged([loop for loop in loops if loop.size != 1])
     result = [loop for loop in loops if loop.in_c]
     summed = _summed_order([loop for loop in loops if not loop.in_c])
-    row, col, turned = _choose(result, summed[-1] if summed else None, dtype, target)
+    few = known(product(loop.size for loop in summed), 2 * FEW_STEPS) <= FEW_STEPS
+    row, col, turned = _choose(result, summed[-1] if summed else None, few, dtype, target)
     if turned:
         buffers, offsets = (buffers[1], buffers[0]), (offsets[1], offsets[0])
         result, summed = [loop.exchanged() for loop in result], [loop.exchanged() for loop in summed]
@@ -133,7 +136,7 @@ def arrange(
     wide_a = col is not None and col.in_a
     clips = tuple(_clip(reach, row, batch, summed, sizes) for reach in reaches if not reach.lane)
     line = next((_line(reach, col, batch, turned) for reach in reaches if reach.lane), None)
-    crossed = row is not None and col is not None and row.c == 1 != col.c
+    crossed = few and row is not None and col is not None and row.c == 1 != col.c
     problem = Problem(dtype, extents, m, n, length, a, b, outer, clips, wide_a, line, crossed=crossed and not wide_a)
     return Arrangement(problem, batch, row, col, sizes, tuple(summed))
 
@@ -186,7 +189,7 @@ def _far(stride: Size) -> tuple[bool, int]:
 
 
 def _choose(
-    result: list[Loop], k: Loop | None, dtype: DType, target: Target
+    result: list[Loop], k: Loop | None, few: bool, dtype: DType, target: Target
 ) -> tuple[Loop | None, Loop | None, bool]:
     """(rows, columns, whether A and B change places): the pair for which a tile does the most with the least.
 
@@ -212,7 +215,7 @@ def _choose(
         down: list[Loop | None] = [*rows, *(rows_b if turned else rows_a)] or [None]
         across: list[Loop | None] = [*cols] if cols else [None]
         for row, col in itertools.product(down, across):
-            worth = _worth(row, col, turned, lanes)
+            worth = _worth(row, col, turned, few, lanes)
             if row is not None and _collides(row.b if turned else row.a, row.size, dtype):
                 worth *= 0.8
             if row is not None and row.clipped:
@@ -240,14 +243,15 @@ def _side(loop: Loop) -> str:
     return "" if loop.in_a == loop.in_b else "a" if loop.in_a else "b"
 
 
-def _worth(row: Loop | None, col: Loop | None, turned: bool, lanes: int) -> float:
-    """About which part of the machine a tile of these rows and columns uses."""
+def _worth(row: Loop | None, col: Loop | None, turned: bool, few: bool, lanes: int) -> float:
+    """About which part of the machine a tile of these rows and columns uses. few: steps, so that stores count."""
     if col is None:
         return (0.5 if row is None else 0.75) / lanes
     m = known(row.size, 64) if row is not None else 1
     busy = min(1.0, m / 8)  # fewer rows leave the multipliers waiting for loads
     adjacent = (col.a if turned else col.b) == 1
-    near = 1.0 if col.c == 1 or (row is not None and row.c == 1) else 0.8  # stores to far places
+    # stores to far places, or rows that are transposed
+    near = 1.0 if col.c == 1 else 0.97 if few and row is not None and row.c == 1 else 0.8
     return _used(col, lanes) * busy * (1.0 if adjacent else 0.6) * near
 
 
