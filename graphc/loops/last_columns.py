@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.loops.blocks import bind, opaque
+from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.ir import Const, Reg, VType
 from graphc.loops.packing import Source, lane_mask, part_lanes, turned_steps
@@ -61,16 +61,17 @@ def emit_last(builder: Builder, problem: Problem, count: int, chunks: Size, epil
         row: Size = group * width
         done: Size = 0  # rows that the group before has
         limit: Size = width
+        if m % width if isinstance(m, int) else problem.a.row != 1:  # the last group begins earlier, so that it is full
+            row = opaque(builder, "row", maximum(0, minimum(row, m - width)))
+            done = bind(builder, "done", group * width - row)
         if not isinstance(m, int):
             limit = m - row
-        elif m % width:  # the last group begins earlier, so that it has all rows
-            row = opaque(builder, "row", minimum(row, m - width))
-            done = bind(builder, "done", group * width - row)
         sums = _Group(builder, problem, count, tuple(where), row, limit).sums(vectors)
         for v, registers in enumerate(sums):
             mask = lane_mask(builder, v * lanes, limit)
             if done != 0:
-                mask = builder.ge(builder.symbols[LANE], builder.index(done - v * lanes))
+                new = builder.ge(builder.symbols[LANE], builder.index(done - v * lanes))
+                mask = new if mask is None else builder.and_(mask, new)
             at = row + v * lanes + Dim.symbol(LANE)
             for column, register in enumerate(registers):
                 epilogue(builder, builder.read(register), at, known(problem.n, 0) - count + column, tuple(where), mask)
@@ -78,7 +79,7 @@ def emit_last(builder: Builder, problem: Problem, count: int, chunks: Size, epil
 
 @dataclass(frozen=True)
 class _Group:
-    """Some rows of one batch element, from `row` on; those from `limit` on do not exist."""
+    """Some rows of one batch element, from `row` on; those from `limit` on do not exist (where m is less than a vector)."""
 
     builder: Builder
     problem: Problem
@@ -96,16 +97,21 @@ class _Group:
         source = Source(a.buffer, dtype, base, a.col, a.row, self.limit)
         part = part_lanes(b, dtype)
         squares = 0 if a.row == 1 else k - k % part
-        if squares:
-            lanes: list[Size] = list(range(b.lane_count))
-            if not isinstance(self.limit, int):
-                lanes = [minimum(lane, self.limit - 1) for lane in lanes]
-            with b.loop("p", 0, squares, part) as p:
-                for step, vector in enumerate(turned_steps(b, source, p, lanes, None)):
-                    self._add(found, p + step, [vector])
-        if squares < k:
-            with b.loop("p", squares, k) as p:
+
+        def as_they_lie(start: int, stop: int) -> None:
+            with b.loop("p", start, stop) as p:
                 self._add(found, p, [self._rows(source, p, v * b.lane_count) for v in range(vectors)])
+
+        if squares:
+            full = None if isinstance(self.limit, int) else b.ge(b.index(self.limit), b.index(b.lane_count))
+            with branch(b, full), b.loop("p", 0, squares, part) as p:
+                for step, vector in enumerate(turned_steps(b, source, p, list(range(b.lane_count)), None)):
+                    self._add(found, p + step, [vector])
+            if full is not None:
+                with branch(b, b.not_(full)):
+                    as_they_lie(0, squares)
+        if squares < k:
+            as_they_lie(squares, k)
         return found
 
     def _rows(self, source: Source, p: Size, first: int) -> Scalar:
