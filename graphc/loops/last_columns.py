@@ -79,7 +79,7 @@ def emit_last(builder: Builder, problem: Problem, count: int, chunks: Size, epil
 
 @dataclass(frozen=True)
 class _Group:
-    """Some rows of one batch element, from `row` on; those from `limit` on do not exist (where m is less than a vector)."""
+    """Some rows of one batch element, from `row` on; those from `limit` on do not exist."""
 
     builder: Builder
     problem: Problem
