@@ -44,8 +44,8 @@ def _machine(target: Target) -> Any:
 
 # What is left out where the emitter steps addresses: loop strength reduction (lsr), addresses moved to where they are
 # used (cgp), another order of instructions (misched): the code is as fast, and takes about 40 % less time to generate.
-# The others are passes that change nothing of our code and take a tenth of the time. Files, for LLVM reads all of one
-# as quickly as a single option; ours, and what LLVM has by itself.
+# The others are passes that change nothing of our code. In files, for LLVM reads one as quickly as a single option:
+# ours, and what LLVM has by itself.
 _OURS, _DEFAULTS = (Path(__file__).with_name(name) for name in ("ours.options", "default.options"))
 _LLVM = 22  # has these options: another LLVM might not, and would end the process
 _option_lock = threading.Lock()

@@ -334,3 +334,29 @@ with gc.config(cache=False):
 def test_code_and_its_constants_stay_within_reach_of_each_other_in_a_crowded_process() -> None:
     done = subprocess.run([sys.executable, "-c", _CROWDED], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "[2. 2. 2. 2. 2. 2. 2. 2.]\n"), done.stderr
+
+
+_PASSES = """
+import sys
+import llvmlite.binding as llvm
+from graphc.runtime import jit
+from graphc.target import NAMED
+
+def tell():
+    print("--", file=sys.stderr, flush=True)
+    machine.emit_object(llvm.parse_assembly("define void @k() { ret void }"))
+
+machine = jit._machine(NAMED["avx512"])
+llvm.set_option("", "-debug-pass=Structure")
+tell()
+with jit._options(NAMED["avx512"]):
+    tell()
+tell()
+"""
+
+
+def test_llvm_runs_the_same_passes_for_others_after_us_as_before() -> None:
+    done = subprocess.run([sys.executable, "-c", _PASSES], capture_output=True, text=True, timeout=300, check=True)
+    _, before, ours, after = done.stderr.split("--\n")
+    assert before == after
+    assert {line.strip() for line in ours.splitlines()[1:]} < {line.strip() for line in before.splitlines()[1:]}
