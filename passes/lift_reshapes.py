@@ -46,7 +46,7 @@ class Stack(NamedTuple):
 def lift_reshapes(graph: Graph) -> Graph:
     """The graph with reshapes of products behind what is computed from them. Keeps every elementwise bit."""
     plan = _Plan(graph)
-    return _Lift(plan.stacks).run(graph) if plan.lifts else graph
+    return _Lift(plan.stacks, plan.read_stacked()).run(graph) if plan.lifts else graph
 
 
 class _Plan:
@@ -70,6 +70,15 @@ class _Plan:
                 self._stay(node)
             for node in reversed(nodes):
                 self._follow(node)
+
+    def read_stacked(self) -> set[Value]:
+        """The lifted values that something reads which is not lifted, or that are results."""
+        read = {
+            value
+            for value in self.stacks
+            if any(Value(user) not in self.stacks and not self._ends(user) for user in self.users.get(value, ()))
+        }
+        return read | (self.outputs & self.stacks.keys())
 
     def _only_updates(self, graph: Graph, nodes: Sequence[Node]) -> set[Node]:
         """Elementwise nodes that nothing reads but new values of parameters."""
@@ -193,10 +202,10 @@ def _leading(node: Node, stack: Stack) -> Shape | None:
 
 
 class _Lift:
-    """Builds flat versions. Each value has its stacked one too, a reshape, which lives if it is read."""
+    """Builds flat versions, and stacked ones, reshapes of them, for those that read these."""
 
-    def __init__(self, stacks: dict[Value, Stack]) -> None:
-        self.stacks = stacks
+    def __init__(self, stacks: dict[Value, Stack], read_stacked: set[Value]) -> None:
+        self.stacks, self.read_stacked = stacks, read_stacked
         self.flats: dict[Value, Value] = {}  # value of the old graph -> its flat version
 
     def run(self, graph: Graph) -> Graph:
@@ -209,7 +218,7 @@ class _Lift:
                 return [_reshaped(inputs[0], node.types[0].shape)] if node.op.name == "reshape" else None
             flat = self._flat_version(node, inputs, stack)
             self.flats[Value(node)] = flat
-            return [_reshaped(flat, node.types[0].shape)]
+            return [_reshaped(flat, node.types[0].shape) if Value(node) in self.read_stacked else flat]
 
         return graph.rewrite(visit)
 

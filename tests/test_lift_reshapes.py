@@ -233,3 +233,23 @@ def test_gathers_fail_at_the_same_place() -> None:
     index[1, 0, 0] = 8
     with pytest.raises(IndexError, match=r"labels\[1, 0, 0\]"):
         pick(a, b, index)
+
+
+def test_a_transformer_network_has_one_kernel_a_product() -> None:
+    x, w, c, v, e = inputs = shaped([("b", "t", 128), (128, 512), (512,), (512, 128), (128,)])
+    program = graphc.function(inputs, x + F.gelu(x @ w + c) @ v + e).program
+    assert [[task.kernel.rsplit("_", 1)[0] for task in region.tasks] for region in program.regions] == [
+        ["matmul_bias_mul_erf_add"],
+        ["matmul_add_bias"],
+    ]
+
+
+def test_pixels_are_rows_too() -> None:
+    """A 1x1 convolution of NHWC images, as a product."""
+    x, w, bias, r = shaped([("n", 5, 6, 8), (8, 12), (12,), ("n", 5, 6, 12)])
+    y = F.relu((x.reshape((-1, 8)) @ w).reshape(("n", 5, 6, 12)) + bias) + r
+    function = graphc.function([x, w, bias, r], y)
+    assert len(function.kernels) == 1
+    arrays = arrays_for([x, w, bias, r], {"n": 3})
+    a, b, c, d = arrays
+    np.testing.assert_allclose(function(*arrays), np.maximum(a @ b + c, 0) + d, rtol=1e-5, atol=1e-5)
