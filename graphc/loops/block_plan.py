@@ -20,6 +20,7 @@ CHUNKS = 64  # that a kernel should have: none of them packs anything twice, and
 LEAST_CHUNKS = 4  # the same where each has a private copy of what it adds up
 UNKNOWN_PARTS = 2  # of a batch element, where nobody knows how many of those there are
 GUESSED_COLUMNS = 4096  # where nobody knows them
+GUESSED_ROWS = 1024  # the same: a block that is too tall costs more with fewer rows than one that is too low with more
 TILE_OVERHEAD = 8  # rows: what a block costs besides its rows
 SWEPT_OVERHEAD = 4  # the same of one that is swept: reading all columns once more
 
@@ -65,10 +66,8 @@ def plan_blocks(
     overhead = SWEPT_OVERHEAD if swept else TILE_OVERHEAD
 
     def work(height: int) -> float:
-        if not isinstance(rows, int):
-            return -height
-        more = height / max(known(columns, GUESSED_COLUMNS), 1) if masked and swept else 0
-        return -(-rows // height) * (height + overhead) * (1 + more)
+        more = height / max(known(columns, GUESSED_ROWS), 1) if masked and swept else 0
+        return -(-known(rows, GUESSED_ROWS) // height) * (height + overhead) * (1 + more)
 
     height = min(fitting, key=work)
     count = ceildiv(rows, height)
