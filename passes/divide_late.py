@@ -2,19 +2,23 @@
 
 Enter at `divide_late`. A row of `v` is shorter than one of the scores, so there are fewer divisions, and no loop over
 the scores waits for their sums. Only exponentials are divided late, and only by their own sum: they do not cancel,
-and where their sum is 0 or NaN both forms are NaN. The same for sums over rows of products with such a softmax, as its
-gradient has them. Rounding differs as it does between orders of a sum.
+and where their sum is 0 or NaN both forms are NaN. But a product over no columns is 0, not 0 / 0: where their number
+has a name and is 0, it is divided by 1. The same for sums over rows of products with such a softmax, as its gradient
+has them. Rounding differs as it does between orders of a sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.build import Tensor
 from graphc.graph import Graph, Node, Value, make_node, origin_of
 from graphc.ops.lowering import Movement
 from graphc.ops.registry import OPS
+from graphc.ops.sources import dim_value
 from graphc.passes.blocks_shape import ROW_PRODUCT, BlocksShape, Product, has_blocks_shape
 from graphc.passes.domain import FULL, kernel_shape
+from graphc.types import Size
 
 
 def divide_late(graph: Graph) -> Graph:
@@ -46,13 +50,14 @@ def _moved(inner: Graph, shape: BlocksShape, given: set[Value]) -> Graph:
     users = inner.users()
     found = {each.node: each for each in shape.products if each.kind == ROW_PRODUCT and _is_late(each, inner, users)}
 
+    columns = shape.full[shape.column]
     bare: dict[Value, tuple[Value, tuple[Value, ...]]] = {}  # a product -> the same without its divisors, and those
 
     def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if node in found:
             return _divided(found[node], inputs, shape)
         if node.op.name == "sum" and inputs[0] in bare:
-            return _sum_divided(node, *bare[inputs[0]])
+            return _sum_divided(node, *bare[inputs[0]], columns)
         if shape.classes[Value(node)] == FULL:
             _find_divisors(node, inputs, bare, given)
         return None
@@ -80,14 +85,22 @@ def _find_divisors(
         bare[Value(make_node(node.op, inputs, node.attrs))] = without, divisors
 
 
-def _sum_divided(node: Node, bare: Value, divisors: Sequence[Value]) -> Sequence[Value]:
+def _sum_divided(node: Node, bare: Value, divisors: Sequence[Value], columns: Size) -> Sequence[Value]:
     """The sum of what is left without the divisors, divided by those."""
     result = Value(make_node(node.op, [bare], node.attrs))
     for divisor in divisors:
         if divisor.type.shape != result.type.shape:
             divisor = Value(make_node(OPS["reshape"], [divisor], {"shape": result.type.shape}))
-        result = Value(make_node(OPS["divide"], [result, divisor], {}))
+        result = Value(make_node(OPS["divide"], [result, _unless_none(divisor, columns)], {}))
     return (result,)
+
+
+def _unless_none(sums: Value, columns: Size) -> Value:
+    """Sums over columns; 1 instead of 0 where there are none of those."""
+    if isinstance(columns, int):
+        return sums
+    none = dim_value(columns) == 0
+    return (Tensor(sums) + none.astype(sums.type.dtype)).ref
 
 
 def _is_sum_of(value: Value, powers: Value | None, given: set[Value]) -> bool:
@@ -131,5 +144,6 @@ def _divided(each: Product, inputs: tuple[Value, ...], shape: BlocksShape) -> Se
         return None
     if shape.row != len(shape.full) - 2 + each.side:
         sums = Value(make_node(OPS["transpose"], [sums], {"axes": swapped}))
+    sums = _unless_none(sums, shape.full[shape.column])
     wide = Value(make_node(OPS["broadcast_to"], [sums], {"shape": product.type.shape}))
     return make_node(OPS["divide"], [product, wide], {}).outputs

@@ -46,7 +46,9 @@ def test_every_form_is_right(form: Form) -> None:
 
 
 @pytest.mark.usefixtures("swept")
-@pytest.mark.parametrize("rows, columns, batch", [(0, 5, 2), (5, 1, 2), (1, 1, 1), (3, 5, 0), (1, 40, 1), (97, 65, 3)])
+@pytest.mark.parametrize(
+    "rows, columns, batch", [(0, 5, 2), (5, 0, 2), (5, 1, 2), (1, 1, 1), (3, 5, 0), (1, 40, 1), (97, 65, 3)]
+)
 def test_sizes_that_are_names(rows: int, columns: int, batch: int) -> None:
     q, k, v, out = attention("rows", "columns", ("batch",), causal=False)
     slope = placeholder("slope", ("batch", "rows", 64), "float32")

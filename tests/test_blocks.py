@@ -237,7 +237,9 @@ def test_a_row_that_sees_nothing_is_nan() -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("rows, columns, batch", [(0, 5, 2), (5, 1, 2), (1, 1, 1), (3, 5, 0), (1, 40, 1), (97, 2, 3)])
+@pytest.mark.parametrize(
+    "rows, columns, batch", [(0, 5, 2), (5, 0, 2), (5, 1, 2), (1, 1, 1), (3, 5, 0), (1, 40, 1), (97, 2, 3)]
+)
 def test_sizes_that_are_names(rows: int, columns: int, batch: int) -> None:
     q, k, v, out = attention("rows", "columns", ("batch",), causal=False)
     slope = placeholder("slope", ("batch", "rows", 64), "float32")

@@ -70,13 +70,16 @@ class RunningRows(RowLoops):
 
     def finish(self, frame: Frame) -> None:
         """Rows of nothing but -inf are NaN: in `scale` for the products, and in the sums."""
-        h, maximum = self.h, self.sweep.maximum
+        h, maximum, columns = self.h, self.sweep.maximum, self.shape.full[self.shape.column]
         if maximum is None:
             return
         with self.vectors(frame) as point:
             top = self._get(frame, maximum, point)
             one, nan, least = (h.constant(x, top.dtype) for x in (1.0, np.nan, -np.inf))
-            scale = h.select(h.eq(top, least), nan, one)
+            unseen = h.eq(top, least)
+            if not isinstance(columns, int):  # where there are none, nothing was hidden, and sums are 0
+                unseen = h.and_(unseen, h.widened(h.gt(h.index(columns), h.index(0)), unseen.lanes))
+            scale = h.select(unseen, nan, one)
             self._put(frame, self.scale, point, scale)
             for node in (n for n in self.sweep.reductions if n in self.sweep.scaled):
                 total = self._get(frame, node, point)
