@@ -15,6 +15,7 @@ from graphc.build import Tensor, placeholder
 from graphc.errors import ArgumentError, DTypeError, InternalError, ShapeError
 from graphc.graph import Graph
 from graphc.interpret import evaluate
+from graphc.loops.block_plan import plan_blocks
 from graphc.loops.lower import lower
 from graphc.loops.printer import print_kernel
 from graphc.nn import functional
@@ -23,8 +24,8 @@ from graphc.passes.blocks_shape import BlocksShape
 from graphc.passes.domain import kernel_shape
 from graphc.passes.pipeline import optimize
 from graphc.target import AVX512
+from graphc.types import Dim, product
 from graphc.types import evaluate as size_value
-from graphc.types import product
 from tests.block_forms import MASKS, PRODUCTS, SCALES, SOFTMAXES, Form
 from tests.fusion_checks import frozen, kernels
 
@@ -349,3 +350,14 @@ def test_masks_are_transposed_where_columns_lie_side_by_side(dtype: str, turned:
     (text,) = (print_kernel(kernel) for kernel in lower(graph, AVX512).kernels.values())
     assert "scatter" not in text
     assert ("zip_low" in text) == (not turned)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_blocks_of_a_named_number_of_rows_are_as_tall_as_for_1024(masked: bool) -> None:
+    """Taller ones would compute much beyond the last row, and behind the diagonal, where there are few rows."""
+    rows = Dim.symbol("rows")
+    named = plan_blocks(rows, rows, 8, 1, False, 4, AVX512, swept=True, masked=masked)
+    known = plan_blocks(1024, 1024, 8, 1, False, 4, AVX512, swept=True, masked=masked)
+    long = plan_blocks(65536, 65536, 8, 1, False, 4, AVX512, swept=True, masked=masked)
+    assert named.height == known.height < long.height
+    assert not named.exact
