@@ -35,6 +35,7 @@ EVEN = 4  # chunks at least, where there is work for as many: two threads get ab
 WIDE_VECTORS = 4  # of columns there at most
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
 ADDED_TILES = 48  # of a chunk at least that adds up blocks, where B is read again by each chunk
+HALVED_TILES = 4  # of rows at least, which are shared in place of an odd number of taps
 NAMED_TILES = 6  # of a chunk that adds up blocks, where m is not known
 GUESS = 256  # what a size that is not known counts as
 ANY = 1 << 40
@@ -344,6 +345,9 @@ def accumulated_shape(room: int, tiles: int, panels: int, batches: Size, halves:
         wanted = least if count == ANY else max(least, ceildiv_int(count, MOST_CHUNKS))
         cols = even_share(panels, cols)
         return rows, cols, even_share(count, min(wanted, max(1, room // (rows * cols))))
+    if panels == 1 and count % 2 and rows == tiles >= HALVED_TILES and not halves:
+        rows = ceildiv_int(tiles, 2)  # of an odd number of taps, one half would have one more
+        return rows, 1, even_share(count, min(count, max(1, room // rows)))
     half = 2 if panels == 1 or halves else 1
     group = even_share(count, min(ceildiv_int(count, half), max(1, room // rows)))
     return rows, min(panels if halves else ceildiv_int(panels, 2), max(1, room // (rows * group))), group
