@@ -328,10 +328,13 @@ class Arithmetic:
     def function(self, name: str, *operands: Value) -> Value:
         outer, self._lanes = self._lanes, operands[0].lanes
         try:
-            value: Value = maths.FUNCTIONS[name](self, *operands)
+            value: Value = maths.WRITTEN[name](self, *operands)
         finally:
             self._lanes = outer
         return value
+
+    def left_over(self, rest: Value, quotient: Value, by: Value) -> Value:
+        return self.function("left_over", rest, quotient, by)
 
     @property
     def fused(self) -> bool:

@@ -298,6 +298,9 @@ class Builder:
     def fma(self, a: Scalar, b: Scalar, c: Scalar) -> Scalar:
         return self.op("fma", a.dtype, a, b, c)
 
+    def left_over(self, rest: Scalar, quotient: Scalar, by: Scalar) -> Scalar:
+        return self.op("left_over", rest.dtype, rest, quotient, by)
+
     def neg(self, a: Scalar) -> Scalar:
         return self.op("neg", a.dtype, a)
 

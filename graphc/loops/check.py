@@ -12,7 +12,7 @@ from graphc.errors import InternalError
 from graphc.loops import ir
 from graphc.loops.printer import print_statement
 from graphc.ops.lowering import FUNCTIONS
-from graphc.types import bool_, int64
+from graphc.types import bool_, float64, int64
 
 _NUMBERS = ["add", "sub", "mul", "div"]  # two operands of the result's type
 _EXTREMA = ["minimum", "maximum"]
@@ -325,6 +325,7 @@ _OPS: dict[str, _Rule] = {
     "not_": (1, lambda e, t: _all_same(e, t) and not e.vtype.dtype.is_float),
     "copysign": (2, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
     "fma": (3, lambda e, t: _all_same(e, t) and e.vtype.dtype.is_float),
+    "left_over": (3, lambda e, t: _all_same(e, t) and e.vtype.dtype == float64),
     "select": (3, lambda e, t: t[0] == ir.VType(bool_, e.vtype.lanes) and _all_same(e, t[1:])),
     "cast": (1, lambda e, t: t[0].lanes == e.vtype.lanes),
     "bitcast": (

@@ -11,7 +11,7 @@ from graphc.ops.lowering import Elementwise
 from graphc.types import DType, bool_
 
 TRANSCENDENTAL = 12  # about how many simple instructions the shortest functions take
-WEIGHTS = {"div": 4, "sqrt": 4}  # of operations that are no single instruction
+WEIGHTS = {"div": 4, "sqrt": 4, "left_over": 2}  # of operations that are no single instruction
 FUNCTION_WEIGHTS = {"exp": TRANSCENDENTAL, "log": TRANSCENDENTAL}  # others: LONG
 LONG = 16
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}

@@ -17,6 +17,7 @@ from graphc.loops.maths_exponential import exp, exp2, expm1, log, log1p, log2, l
 from graphc.loops.maths_gamma import digamma, lgamma
 from graphc.loops.maths_hyperbolic import acosh, asinh, atanh, cosh, sinh
 from graphc.loops.maths_inverse import acos, asin, atan, atan2
+from graphc.loops.maths_parts import left_over
 from graphc.loops.maths_power import power
 from graphc.loops.maths_special import erf, erfc, erfinv, rsqrt
 from graphc.loops.maths_trigonometric import cos, sin, tan
@@ -51,3 +52,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "tan": tan,
     "tanh": tanh,
 }
+WRITTEN = FUNCTIONS | {"left_over": left_over}  # all that is written against a handler: this one is no op of its own

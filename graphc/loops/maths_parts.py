@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from graphc.loops.maths_tables import Coefficients, Table
 from graphc.ops.lowering import Handler
-from graphc.types import float32, float64
+from graphc.types import float32, float64, int64
 
 T = TypeVar("T")
 LONG = 12  # coefficients from which a polynomial is worth two chains
@@ -175,4 +175,26 @@ def _halves(h: Maths, x: Any) -> tuple[Any, Any]:
     """x as the sum of two floats with half the bits each."""
     wide = h.mul(x, h.constant(SPLIT[x.dtype], x.dtype))
     high = h.sub(wide, h.sub(wide, x))
+    return high, h.sub(x, high)
+
+
+def left_over(h: Maths, rest: Any, quotient: Any, by: Any) -> Any:
+    """rest - quotient * by of float64s, exact for the quotient trunc(rest / by), at most 2^52, of positive numbers.
+
+    Without a fused multiply-add, the product is a pair. Its halves are cut off as bits: nothing overflows however large
+    `by` is, no denormal is lost, and as a whole number below 2^52 has a last bit of 0, no product has over 53 bits. The
+    product may round to 2^1024, which is beyond the largest float, but only from less than one unit above that float.
+    """
+    if h.fused:
+        return h.fma(h.neg(quotient), by, rest)
+    (a_high, a_low), (b_high, b_low) = _cut(h, quotient), _cut(h, by)
+    product = h.minimum(h.mul(quotient, by), h.constant(float64.limits.max, float64))
+    error = h.add(h.sub(h.mul(a_high, b_high), product), h.mul(a_high, b_low))
+    error = h.add(h.add(error, h.mul(a_low, b_high)), h.mul(a_low, b_low))
+    return h.sub(h.sub(rest, product), error)
+
+
+def _cut(h: Maths, x: Any) -> tuple[Any, Any]:
+    """x >= 0 in float64 as its upper 26 bits and the 27 bits below, which have its sign."""
+    high = h.bitcast(h.and_(h.bitcast(x, int64), h.constant(-(1 << 27), int64)), float64)
     return high, h.sub(x, high)

@@ -292,7 +292,7 @@ def _fmod(h: Any, x: Any, y: Any) -> Any:
     zero = h.constant(0.0, float64)
     for by in reversed(scaled):
         quotient = h.trunc(h.div(rest, by))
-        left = h.fma(h.neg(quotient), by, rest)
+        left = h.left_over(rest, quotient, by)
         left = h.select(h.lt(left, zero), h.add(left, by), left)
         rest = h.select(h.lt(by, infinity), left, rest)
     result = h.copysign(rest, wide[0])
