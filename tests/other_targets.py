@@ -16,15 +16,15 @@ import pytest
 from graphc.runtime import driver, host
 from graphc.target import AVX2, SSE2, Target
 
-_HOST = host.host_target()
+HOST = host.host_target()
 _FEATURES = llvm.get_host_cpu_features()
 _RUNS = {
-    "sse2": _HOST.triple.startswith("x86_64"),
-    "avx2": _HOST.triple.startswith("x86_64") and all(_FEATURES.get(f, False) for f in ("avx2", "fma", "f16c", "bmi2")),
+    "sse2": HOST.triple.startswith("x86_64"),
+    "avx2": HOST.triple.startswith("x86_64") and all(_FEATURES.get(f, False) for f in ("avx2", "fma", "f16c", "bmi2")),
 }
 NARROWER = [
     pytest.param(
-        replace(target, triple=_HOST.triple, l1_bytes=_HOST.l1_bytes, l2_bytes=_HOST.l2_bytes),
+        replace(target, triple=HOST.triple, l1_bytes=HOST.l1_bytes, l2_bytes=HOST.l2_bytes),
         id=target.name,
         marks=pytest.mark.skipif(not _RUNS[target.name], reason=f"this machine does not run {target.name}"),
     )
