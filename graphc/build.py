@@ -7,7 +7,7 @@ operator, add it here and install a function of that name there; methods are in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -324,11 +324,11 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
     """`data` as an array of a dtype that graphc has, in native byte order."""
     if isinstance(data, Tensor):
         fail(ArgumentError, f"an array is needed here, not a Tensor ({signature(data)})", "use it as it is")
-    if isinstance(data, (list, tuple)) and (tensors := [x for x in data if isinstance(x, Tensor)]):
-        names = signature(*tensors[:3])
-        fail(ArgumentError, f"a list with tensors is no array ({names})", "graphc.stack makes one of it")
     try:
         array = np.asarray(data)
+    except ArgumentError:  # of a tensor in a list
+        names = signature(*list(dict.fromkeys(_tensors_in(data)))[:3])
+        fail(ArgumentError, f"a list with tensors is no array ({names})", "graphc.stack makes one of it")
     except ValueError as error:
         fail(ShapeError, f"not an array: {error}")
     if array.dtype.kind not in "biuf" and not is_bfloat16(array.dtype):
@@ -336,3 +336,12 @@ def as_array(data: Any, dtype: DType | None = None) -> np.ndarray:
             fail(DTypeError, f"the size {data} is no array", "graphc.dim_value(size) is its value as a tensor")
         fail(DTypeError, f"{shown(data)}: graphc has no dtype {array.dtype}", "use numbers or bools")
     return cast_array(array, dtype or as_dtype(array.dtype))
+
+
+def _tensors_in(data: Any) -> Iterator[Tensor]:
+    """The tensors of a list of lists; `data` is no tensor itself."""
+    for item in data if isinstance(data, (list, tuple)) else ():
+        if isinstance(item, Tensor):
+            yield item
+        else:
+            yield from _tensors_in(item)

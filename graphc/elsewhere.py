@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import NoReturn
 
 THEIRS = {  # what to write here: what it is called there
@@ -20,8 +21,10 @@ THEIRS = {  # what to write here: what it is called there
     "graphc.broadcast_to(x, shape)": "expand expand_as",
     "graphc.stop_gradient(x)": "detach no_grad",
     "graphc.grad(loss, [w, b])": "backward requires_grad requires_grad_",
-    "x.eval({...}), or an output of graphc.function": "numpy item tolist cpu block_until_ready",
+    "x.eval({...}), or an output of graphc.function": "numpy item tolist cpu data block_until_ready",
     "x.astype(dtype)": "to type_as float double long int half",
+    "graphc.random.Generator(seed).normal(shape)": "randn",
+    "graphc.random.Generator(seed).uniform(shape)": "rand",
     "x @ y": "mm bmm mv dot inner",
     "graphc.constant(array), or graphc.placeholder(name, shape)": "tensor array from_numpy as_tensor",
     "graphc.parameter(name, array)": "Variable",
@@ -58,7 +61,7 @@ def unknown(owner: str, name: str, known: Iterable[str]) -> AttributeError:
     message = f"{owner} has no attribute {name!r}"
     if name.startswith("_"):  # asked for by protocols (copy, NumPy, doctest), not by people
         return AttributeError(message)
-    hint = _hint(name, known)
+    hint = _hint(name, frozenset(known))
     return AttributeError(message + (f"\n  hint: {hint}" if hint else ""))
 
 
@@ -71,7 +74,8 @@ def of_module(module: str, known: Iterable[str]) -> Callable[[str], NoReturn]:
     return missing
 
 
-def _hint(name: str, known: Iterable[str]) -> str | None:
+@cache
+def _hint(name: str, known: frozenset[str]) -> str | None:
     if name in _OURS:
         return f"write {_OURS[name]}"
     public = {
@@ -83,7 +87,9 @@ def _hint(name: str, known: Iterable[str]) -> str | None:
         return f"write {public[name]}"
     own = {function.lower(): function for function in known}
     near = {function.lower(): place for function, place in public.items()} | own
+    alike = 0.6 if len(name) < 4 else 0.75  # a letter more, or two exchanged
     for candidates in (own, near):
-        if found := difflib.get_close_matches(name.lower(), candidates, 1, 0.75):
-            return f"did you mean {candidates[found[0]]}?"
+        for found in difflib.get_close_matches(name.lower(), candidates, 3, alike):
+            if abs(len(found) - len(name)) <= len(name) // 3:
+                return f"did you mean {candidates[found]}?"
     return None

@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from graphc import ops
 from graphc.build import Parameter, Tensor, apply, as_dtype, constant, fail, parameter, signature
+from graphc.elsewhere import of_module
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.ops.operands import TensorLike, as_tensor, expanded, normalized_axis, shape_of
 from graphc.types import DType, Shape, Size, float32, float64, int32, product, uint64
 
 __all__ = ["Generator", "bernoulli", "bits", "fold_in", "key", "normal", "permutation", "randint", "split", "uniform"]
+
+if not TYPE_CHECKING:  # for people's mistakes; a type checker finds them itself
+    __getattr__ = of_module(__name__, __all__)
 
 DRAW, SPLIT, FOLD = range(3)  # the upper halves of the counters: no use of a key sees the numbers of another
 _PRECISION = {"float16": 11, "bfloat16": 8, "float32": 24}  # bits of a significand

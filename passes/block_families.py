@@ -47,9 +47,10 @@ def families(graph: Graph, shapes: Mapping[Node, KernelShape]) -> list[Family]:
     users = graph.users()
     taken: set[Node] = set()
     found: list[Family] = []
+    fitting: dict[tuple[Node, Shape, int], bool] = {}  # many seeds grow into the same kernels
     for node, shape in shapes.items():
         if node not in taken and isinstance(shape, RowsShape) and _may_seed(shape):
-            family = _grown(node, shape, shapes, users, graph)
+            family = _grown(node, shape, shapes, users, graph, fitting)
             if family is not None and not taken & set(family.kinds):
                 taken |= set(family.kinds)
                 found.append(family)
@@ -67,9 +68,17 @@ def _may_seed(shape: RowsShape) -> bool:
 
 
 def _grown(
-    seed: Node, shape: RowsShape, shapes: Mapping[Node, KernelShape], users: Mapping[Value, list[Node]], graph: Graph
+    seed: Node,
+    shape: RowsShape,
+    shapes: Mapping[Node, KernelShape],
+    users: Mapping[Value, list[Node]],
+    graph: Graph,
+    fitting: dict[tuple[Node, Shape, int], bool],
 ) -> Family | None:
-    """The family around a rows kernel; None if a part of it is none, or a matrix is needed elsewhere."""
+    """The family around a rows kernel; None if a part of it is none, or a matrix is needed elsewhere.
+
+    `fitting` keeps what `_fits` said of a kernel and the matrices of a family.
+    """
     family = Family(shape.full, shape.reduced[0])
     outputs = set(graph.outputs)
     seen: set[Node] = set()
@@ -79,7 +88,10 @@ def _grown(
         if node in seen:
             continue
         seen.add(node)
-        if not _fits(shapes[node], family):
+        asked = node, family.full, family.column
+        if asked not in fitting:
+            fitting[asked] = _fits(shapes[node], family)
+        if not fitting[asked]:
             return None
         if not _reads_matrix_only(node, shapes[node], family):
             made = [v for v in node.outputs if v.type.shape == family.full]

@@ -47,12 +47,12 @@ def _machine(target: Target) -> Any:
 # The others are passes that change nothing of our code. In files, for LLVM reads one as quickly as a single option:
 # ours, and what LLVM has by itself.
 _OURS, _DEFAULTS = (Path(__file__).with_name(name) for name in ("ours.options", "default.options"))
-_LLVM = 22  # has these options: another LLVM might not, and would end the process
+_LLVM = 22  # has these options, and these defaults
 _option_lock = threading.Lock()
 
 
-@cache
 def _have_options() -> bool:
+    """Asked each time: LLVM says nothing of a file that is gone (an upgrade while the process runs)."""
     return llvm.llvm_version_info[0] == _LLVM and _OURS.is_file() and _DEFAULTS.is_file()
 
 

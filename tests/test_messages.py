@@ -46,7 +46,9 @@ def message(build: Callable[[], Any]) -> str:
         (lambda: X @ Y, "matmul: inner sizes differ: x is f32[3,4], y is f32[3] (4 != 3)"
          " | the first operand fits transposed: x.T @ y"),
         (lambda: X @ placeholder("z", (7, 2)), "matmul: inner sizes differ: x is f32[3,4], z is f32[7,2] (4 != 7)"),
-        (lambda: graphc.sum([X, X]), "a list with tensors is no array (x is f32[3,4], x is f32[3,4])"
+        (lambda: graphc.sum([X, X]), "a list with tensors is no array (x is f32[3,4])"
+         " | graphc.stack makes one of it"),
+        (lambda: graphc.asarray([[1, X], [X, Y]]), "a list with tensors is no array (x is f32[3,4], y is f32[3])"
          " | graphc.stack makes one of it"),
         (lambda: X + None, "add: None is neither a tensor nor a number"),
         (lambda: X + {}, "{}: graphc has no dtype object | use numbers or bools"),
@@ -103,6 +105,9 @@ def test_numpys_refusals_are_type_errors_and_operators_still_work() -> None:
         ("nn.functional.sofmax", "nn.functional' has no attribute 'sofmax' | hint: did you mean softmax?"),
         ("nn.linear", "graphc.nn' has no attribute 'linear' | hint: did you mean Linear?"),
         ("optim.adamw", "graphc.optim' has no attribute 'adamw' | hint: did you mean AdamW?"),
+        ("optim.SDG", "graphc.optim' has no attribute 'SDG' | hint: did you mean SGD?"),
+        ("random.randn", "no attribute 'randn' | hint: write graphc.random.Generator(seed).normal(shape)"),
+        ("foo", "graphc' has no attribute 'foo'"),
         ("linalg.eye", "graphc.linalg' has no attribute 'eye' | hint: write graphc.eye"),
         ("nonsense", "graphc' has no attribute 'nonsense'"),
         ("__wrapped__", "graphc' has no attribute '__wrapped__'"),
