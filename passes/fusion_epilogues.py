@@ -21,9 +21,8 @@ from graphc.passes.fusion_groups import Domain, Group, Groups
 from graphc.passes.fusion_roles import Roles
 from graphc.types import product
 
-MOST_ARRAYS = (
-    3  # with four results of a GELU and its derivative 2 to 5 % are lost, with three nothing is gained or lost
-)
+# With four results of a GELU and its derivative 2 to 5 % are lost, with three nothing is gained or lost.
+MOST_ARRAYS = 3
 
 
 def take_apart(roles: Roles, groups: Groups) -> None:
@@ -90,7 +89,7 @@ def _for_one_reader(group: Group, stored: list[Node], groups: Groups, roles: Rol
 
 
 def _split(group: Group, moved: list[Node], groups: Groups, roles: Roles) -> Group:
-    """Move nodes of an epilogue, and all in it that reads them, to a group of rows behind."""
+    """Move nodes of an epilogue, which nothing else in it reads, to a group of rows behind."""
     rows = groups.open(Domain("rows", group.domain.full), moved)
     group.members = [node for node in group.members if node not in set(moved)]
     for node in moved:
