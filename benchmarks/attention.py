@@ -10,13 +10,13 @@ length is a name. The last column is the time to compile forward and backward wi
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from turns import in_turns, ratio
 
 import graphc
 from graphc.build import Tensor
@@ -78,7 +78,7 @@ def operands(heads: int, rows: int, inner: int, mask: str, both: bool) -> list[A
     return arrays
 
 
-def ratio(heads: int, rows: int, inner: int, mask: str, both: bool, rounds: int) -> tuple[float, float]:
+def compared(heads: int, rows: int, inner: int, mask: str, both: bool, rounds: int) -> tuple[float, float]:
     """The median of PyTorch's time over graphc's, and the seconds to compile."""
     arrays = operands(heads, rows, inner, mask, both)
     tensors = [torch.from_numpy(array) for array in arrays]
@@ -89,15 +89,7 @@ def ratio(heads: int, rows: int, inner: int, mask: str, both: bool, rounds: int)
     results = [ours(*arrays), theirs(*tensors)]
     for mine, other in zip(*(r if both else [r] for r in results), strict=True):
         np.testing.assert_allclose(mine, other.numpy(), rtol=1e-3, atol=1e-4 * float(abs(other).max()))
-    found = []
-    for number in range(rounds):
-        seconds = [0.0, 0.0]
-        for which in (0, 1) if number % 2 else (1, 0):
-            start = time.perf_counter()
-            theirs(*tensors) if which else ours(*arrays)
-            seconds[which] = time.perf_counter() - start
-        found.append(seconds[1] / seconds[0])
-    return statistics.median(found), compiling
+    return ratio(*in_turns([lambda: theirs(*tensors), lambda: ours(*arrays)], rounds, 1)), compiling
 
 
 def main() -> None:
@@ -111,8 +103,8 @@ def main() -> None:
     for heads, rows, inner, mask in CASES:
         name = f"{heads} x {rows} x {inner}, {mask}"
         if chosen.only in name:
-            forward, _ = ratio(heads, rows, inner, mask, False, chosen.rounds)
-            both, seconds = ratio(heads, rows, inner, mask, True, chosen.rounds)
+            forward, _ = compared(heads, rows, inner, mask, False, chosen.rounds)
+            both, seconds = compared(heads, rows, inner, mask, True, chosen.rounds)
             print(f"| {name} | {forward:.2f} | {both:.2f} | {1e3 * seconds:.0f} |", flush=True)
 
 

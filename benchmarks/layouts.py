@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from turns import in_turns
 
 import graphc
 from graphc.nn import functional as F
@@ -58,13 +58,8 @@ def compiled(made: Made, disable: frozenset[str] = frozenset()) -> Callable[[], 
 
 def compare(name: str, runs: dict[str, Callable[[], Any]], rounds: int) -> bool:
     """Prints a row; whether the pass does not lose."""
-    times: dict[str, list[float]] = {each: [] for each in runs}
-    for _ in range(rounds):
-        for each, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[each].append(1e3 * (time.perf_counter() - start))
-    medians = {each: statistics.median(found) for each, found in times.items()}
+    times = in_turns(list(runs.values()), rounds, 1)
+    medians = {each: 1e3 * statistics.median(found) for each, found in zip(runs, times, strict=True)}
     print("|", name, "|", " | ".join(f"{medians[each]:.2f}" if each in medians else "" for each in COLUMNS), "|")
     return medians["with"] < 1.1 * medians["without"]
 

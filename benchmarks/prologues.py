@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from turns import in_turns, ratio
 
 import graphc
 from graphc.build import Tensor
@@ -123,18 +123,10 @@ def main() -> None:
         with graphc.config(disable="compute_operands,compute_copies"):
             functions = [graphc.function(inputs, computed(*inputs), threads=1)]
         functions += [graphc.function(inputs, make(*inputs), threads=1) for make in (computed, ready)]
-        seconds: list[list[float]] = [[], [], []]
         calls = max(1, int(2e8 // (2 * np.prod(shapes[0]) * shapes[1][-1])))
-        for number in range(options.rounds + 1):
-            for which in (0, 1, 2) if number % 2 else (2, 1, 0):
-                start = time.perf_counter()
-                for _ in range(calls):
-                    functions[which](*arrays)
-                seconds[which].append((time.perf_counter() - start) / calls)
-        kept = [times[1:] for times in seconds]
-        ratio = statistics.median(a / b for a, b in zip(kept[0], kept[1]))
+        kept = in_turns([partial(function, *arrays) for function in functions], options.rounds, calls)
         times = [f"{1e3 * statistics.median(side):.3f}" for side in kept]
-        print(f"| {name} | {' | '.join(times)} | {ratio:.2f} |", flush=True)
+        print(f"| {name} | {' | '.join(times)} | {ratio(*kept[:2]):.2f} |", flush=True)
 
 
 if __name__ == "__main__":

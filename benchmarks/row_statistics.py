@@ -9,11 +9,11 @@ give the product as well as statistics of its rows; m is the size of a name wher
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from turns import in_turns, ratio
 
 import graphc
 from graphc.build import Tensor
@@ -48,24 +48,12 @@ def compiled(form: str, m: int | str, k: int, n: int, disable: str) -> Callable[
         return graphc.function(inputs, FORMS[form](x @ w + b), threads=1)
 
 
-def ratio(form: str, m: int, k: int, n: int, named: bool, rounds: int) -> float:
+def gain(form: str, m: int, k: int, n: int, named: bool, rounds: int) -> float:
     """The median of the time without the pass over that with it."""
     generator = np.random.default_rng(0)
     arrays = [0.05 * generator.standard_normal(shape, dtype=np.float32) for shape in ((m, k), (k, n), (n,))]
     functions = [compiled(form, "m" if named else m, k, n, disable) for disable in ("join_rows", "")]
-    start = time.perf_counter()
-    functions[0](*arrays)
-    calls = max(2, int(3e-3 / (time.perf_counter() - start)))
-    found = []
-    for number in range(rounds + 2):
-        seconds = [0.0, 0.0]
-        for which in (0, 1) if number % 2 else (1, 0):
-            start = time.perf_counter()
-            for _ in range(calls):
-                functions[which](*arrays)
-            seconds[which] = time.perf_counter() - start
-        found.append(seconds[0] / seconds[1])
-    return statistics.median(found[2:])
+    return ratio(*in_turns([partial(function, *arrays) for function in functions], rounds))
 
 
 def main() -> None:
@@ -76,7 +64,7 @@ def main() -> None:
     print("|---" * (len(SIZES) + 1) + "|")
     for form in FORMS:
         for named in (False, True) if form == "layer norm" else (False,):
-            cells = [f"{ratio(form, *size, named, rounds):.2f}" for size in SIZES]
+            cells = [f"{gain(form, *size, named, rounds):.2f}" for size in SIZES]
             print(f"| {form}{', named m' if named else ''} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -10,11 +10,11 @@ with its residual; "gradients" are those of all its parameters.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+from turns import in_turns, ratio
 
 import graphc
 from graphc.build import Tensor
@@ -92,7 +92,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def ratio(case: Case, size: tuple[int, int, int], rounds: int, threads: int) -> float:
+def gain(case: Case, size: tuple[int, int, int], rounds: int, threads: int) -> float:
     """The median of the time without the pass over that with it."""
     inputs, outputs = case(*size)
     generator = np.random.default_rng(0)
@@ -101,20 +101,7 @@ def ratio(case: Case, size: tuple[int, int, int], rounds: int, threads: int) -> 
     for disable in ("lift_reshapes", ""):
         with graphc.config(disable=disable):
             functions.append(graphc.function(inputs, outputs, threads=threads))
-    functions[1](*arrays)
-    start = time.perf_counter()
-    functions[0](*arrays)
-    calls = max(2, int(3e-3 / (time.perf_counter() - start)))
-    found = []
-    for number in range(rounds + 2):
-        seconds = [0.0, 0.0]
-        for which in (0, 1) if number % 2 else (1, 0):
-            start = time.perf_counter()
-            for _ in range(calls):
-                functions[which](*arrays)
-            seconds[which] = time.perf_counter() - start
-        found.append(seconds[0] / seconds[1])
-    return statistics.median(found[2:])
+    return ratio(*in_turns([partial(function, *arrays) for function in functions], rounds))
 
 
 def main() -> None:
@@ -125,7 +112,7 @@ def main() -> None:
     print("| of x[b,t,d], b x t x d | " + " | ".join("x".join(map(str, size)) for size in SIZES) + " |")
     print("|---" * (len(SIZES) + 1) + "|")
     for name, case in CASES.items():
-        cells = [f"{ratio(case, size, options.rounds, options.threads):.2f}" for size in SIZES]
+        cells = [f"{gain(case, size, options.rounds, options.threads):.2f}" for size in SIZES]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import lru_cache
 from typing import NoReturn
 
 THEIRS = {  # what to write here: what it is called there
@@ -74,7 +74,7 @@ def of_module(module: str, known: Iterable[str]) -> Callable[[str], NoReturn]:
     return missing
 
 
-@cache
+@lru_cache(256)  # libraries that probe for attributes ask again and again
 def _hint(name: str, known: frozenset[str]) -> str | None:
     if name in _OURS:
         return f"write {_OURS[name]}"

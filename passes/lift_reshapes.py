@@ -10,13 +10,14 @@ loops than the product, and no epilogue could hold them. So the reshape is moved
 It ends at what looks at the stacks one by one, cancels where the next product stacks the rows again, and is free at an
 output, whose memory is the same either way (`graphc.loops.aliases`). Enter at `lift_reshapes`. `_Plan` finds what is
 lifted, `_Lift` builds it. A bias for each t, or rows in another order, are read where row // t and row % t say, which
-costs nothing beside a product. Columns that do not lie side by side keep the nodes that read them where they are, since
+costs nothing beside a product. What follows from the product through a fold of single stacks belongs to the kernel of
+that fold (`_has_flat`). Columns that do not lie side by side keep the nodes that read them where they are, since
 that costs as much as is gained; so does padding, and so do updates, which are done in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from graphc.graph import Graph, Node, Value, make_node
@@ -149,8 +150,7 @@ class _Plan:
 
     def _ends(self, node: Node) -> bool:
         """Whether a node folds all stacks of a flat value, and maybe more."""
-        stack = self.stacks.get(node.inputs[0]) if isinstance(node.op.lowering, Reduction) else None
-        return stack is not None and set(range(len(stack.axes))) <= set(node.attrs["axes"])
+        return _folded_stack(node, self.stacks) is not None
 
     def _has_flat(self, value: Value, stack: Stack, last: int) -> bool:
         """Whether the rows of product number `last` can read a value, with columns that lie side by side if they do.
@@ -190,6 +190,12 @@ class _Plan:
             self.stacks[value] = stack
 
 
+def _folded_stack(node: Node, stacks: Mapping[Value, Stack]) -> Stack | None:
+    """The stacks that a node folds whole."""
+    stack = stacks.get(node.inputs[0]) if isinstance(node.op.lowering, Reduction) else None
+    return stack if stack is not None and set(range(len(stack.axes))) <= set(node.attrs["axes"]) else None
+
+
 def _leading(node: Node, stack: Stack) -> Shape | None:
     """By rows, the first axes of what a `broadcast_to` repeats: all rows, 1 or none; None if some axes are missing."""
     count = node.inputs[0].type.rank - (node.types[0].rank - len(stack.axes))
@@ -212,8 +218,8 @@ class _Lift:
         def visit(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
             stack = self.stacks.get(Value(node))
             if stack is None:
-                stack = self.stacks.get(node.inputs[0]) if isinstance(node.op.lowering, Reduction) else None
-                if stack is not None and set(range(len(stack.axes))) <= set(node.attrs["axes"]):
+                stack = _folded_stack(node, self.stacks)
+                if stack is not None:
                     return [_reshaped(self._folded(node, inputs, stack), node.types[0].shape)]
                 return [_reshaped(inputs[0], node.types[0].shape)] if node.op.name == "reshape" else None
             flat = self._flat_version(node, inputs, stack)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from unittest import mock
 
 import llvmlite.binding as llvm
 import pytest
@@ -36,9 +37,5 @@ NARROWER = [
 def narrowed(target: Target) -> Iterator[None]:
     """Functions are compiled for `target` within."""
     driver.driver()  # the machine's own, whatever is compiled first
-    before = host.host_target
-    host.host_target = lambda: target  # type: ignore[assignment]
-    try:
+    with mock.patch.object(host, "host_target", lambda: target):
         yield
-    finally:
-        host.host_target = before

@@ -84,7 +84,11 @@ def test_what_is_not_finite_reaches_the_places_that_read_it(
     of_w, x, g = weight_gradient((2, 3, 30, 44), (3, 3), padding=1)
     a, b = (rng.standard_normal((2, 3, 30, 44)).astype("float32") for _ in range(2))
     a[1, 2, place[0], place[1]] = value
-    check(of_w, x, g, a, b)
+    f = check(of_w, x, g, a, b)
+    a[1, 2, place[0], place[1]], b[1, 2, place[0], place[1]] = 0.5, value
+    inside = np.pad(np.ones((30, 44), bool), 1)
+    reached = [[inside[place[0] + p, place[1] + q] for q in range(3)] for p in range(3)]
+    np.testing.assert_array_equal(~np.isfinite(f(a, b)[2, 0]), reached)  # no zero of the padding is multiplied
 
 
 @pytest.mark.parametrize(

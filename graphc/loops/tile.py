@@ -168,7 +168,10 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
     levels = [*tile.nest, steps]
     of_a, of_b = (*tile.a.outer, tile.a.k_stride), (*tile.b.outer, tile.b.k_stride)
     columns_masks: Masks = [None] * len(masks) if tile.b_padded else masks
-    masks = masks if tile.a.line is None else _within(builder, tile, *tile.a.line)
+    if tile.a.line is not None:  # of both factors: 0 times what is infinite would be NaN
+        within = _within(builder, tile, *tile.a.line)
+        pairs = zip(within, columns_masks, strict=True)
+        masks, columns_masks = list(within), [there if m is None else builder.and_(there, m) for there, m in pairs]
 
     def add(row: int, factors: list[Expr], columns: list[Expr]) -> None:
         for v, (factor, column) in enumerate(zip(factors, columns, strict=True)):
@@ -224,9 +227,9 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
             level(0, 0, tile.b.base, (), range(tile.less), 1)
 
 
-def _within(builder: Builder, tile: Tile, begin: Size, extent: Size) -> Masks:
+def _within(builder: Builder, tile: Tile, begin: Size, extent: Size) -> list[Scalar]:
     """Which lanes are elements of a line."""
-    found: Masks = []
+    found: list[Scalar] = []
     for v in range(tile.vectors):
         place = bind(builder, "place", begin + tile.col + v * builder.lane_count)
         below = lane_mask(builder, place, extent)
