@@ -158,7 +158,7 @@ _FUNCTIONS: dict[str, Any] = {
     "minimum": np.minimum, "maximum": np.maximum, "eq": np.equal, "ne": np.not_equal, "lt": np.less,
     "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "and_": np.bitwise_and, "or_": np.bitwise_or,
     "xor": np.bitwise_xor, "not_": np.bitwise_invert, "shl": np.left_shift, "ashr": np.right_shift,
-    "lshr": np.right_shift, "rint": np.rint, "select": np.where,
+    "lshr": np.right_shift, "rint": np.rint, "select": np.where, "left_over": lambda r, q, by: _fma(-q, by, r),
 }  # fmt: skip
 _NOT_FOR_BOOLS = {"add", "sub", "mul", "div", "neg", "minimum", "maximum", "lt", "le", "gt", "ge"}
 
