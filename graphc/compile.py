@@ -249,16 +249,20 @@ def _host() -> Target:
 
 
 def _compiled(levels: Levels) -> tuple[_Native, tuple[str, ...]]:
-    """The plan and objects, from the cache on disk or compiled and put there."""
+    """The plan and objects, from the cache on disk or compiled and put there.
+
+    Somebody who asks the passes to tell what they do, or to be verified, gets passes that run: only objects are read.
+    """
     from graphc.runtime.cache import cached_object, disk_cache, plan_key
     from graphc.runtime.stored import load_plan, store_plan
 
     cache, key = disk_cache(), ""
+    watched = levels.settings.verify or not levels.settings.log.isdisjoint(settings.WORDS_OF_PASSES)
     with levels.observer.step("cache"):
         if cache is not None:
             used = {name: getattr(levels.settings, name) for name in settings.CODE_SETTINGS}
             key = plan_key(canonical_text(levels.graph), used, levels.target, constants_of(levels.graph))
-            found = load_plan(cache, key)
+            found = None if watched else load_plan(cache, key)
             if found is not None:
                 return _Native(*found), tuple(found[0].kernels)
     from graphc.llvm.scratch import scratch_bytes

@@ -31,6 +31,9 @@ LOG_WORDS: dict[str, str] = {
     "runtime": "threads, new sizes, conversions of arguments",
 }
 
+# Those that only the passes can tell: with one of them a plan is not read from the cache on disk but made again.
+WORDS_OF_PASSES = frozenset({"passes", "fusion", "stabilize"})
+
 _TRUE, _FALSE = ("1", "true", "on", "yes"), ("0", "false", "off", "no")
 
 

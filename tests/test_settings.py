@@ -184,6 +184,29 @@ def test_program_and_memory_are_told(capfd: pytest.CaptureFixture[str]) -> None:
     assert lives and all(int(offset) % 64 == 0 and int(first) <= int(last) for _, _, offset, first, last in lives)
 
 
+def test_passes_tell_and_are_verified_with_a_plan_in_the_cache_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = graphc.placeholder("x", ("n", 8), "float32")
+    y = graphc.log(1 + x * x)  # the stabilising table has a rule for it
+
+    def told(**changes: object) -> str:
+        with config(cache=True, cache_dir=tmp_path, **changes):
+            assert np.all(graphc.function([x], y)(np.ones((3, 8), "float32")) > 0.6)
+        return capsys.readouterr().err
+
+    told()
+    for word in sorted(settings.WORDS_OF_PASSES):
+        assert f"graphc {word}: " in told(log=word), word
+    assert "graphc cache: hit " in told(log="cache")
+    verified: list[object] = []
+    monkeypatch.setattr("graphc.passes.manager.verify", lambda graph, after: verified.append(graph))
+    told()
+    assert not verified
+    told(verify=True)
+    assert verified
+
+
 def test_every_log_word_is_used_somewhere() -> None:
     sources = [p for folder in ("graphc", "passes", "runtime") for p in (ROOT / folder).rglob("*.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
