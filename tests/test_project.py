@@ -264,7 +264,8 @@ def test_benchmarks_print_their_table(script: str, rows: int) -> None:
     assert len(table) == rows, done.stdout
 
 
-def test_the_step_benchmark_is_python() -> None:
-    """It needs PyTorch, which no test installs."""
-    path = ROOT / "benchmarks" / "step.py"
+@pytest.mark.parametrize("script", ["step", "steps"])
+def test_the_step_benchmarks_are_python(script: str) -> None:
+    """They need PyTorch, which no test installs."""
+    path = ROOT / "benchmarks" / f"{script}.py"
     compile(path.read_text(encoding="utf-8"), str(path), "exec")
