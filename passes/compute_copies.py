@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphc.graph import ConstantData, Graph, Node, Value, inherit_origin, make_node, origin_of
+from graphc.graph import ConstantData, Graph, Node, Value, inherit_origin, make_node
 from graphc.observe import enabled, log
 from graphc.ops.lowering import Concat, Elementwise, Movement
 from graphc.ops.registry import OPS
-from graphc.passes.compute_operands import CHEAP, is_producer, joint_origin
+from graphc.passes.compute_operands import CHEAP, is_producer
 from graphc.passes.domain import RowsShape, kernel_shape, one_element, views_of
+from graphc.passes.kernel_nodes import copy_nodes, follow, kernel_node, operands_now, placeholder
 from graphc.types import Shape, bool_, product
 
 FAR = 1 << 20  # bytes of an array that is not found in the cache again
@@ -45,9 +46,8 @@ def compute_copies(graph: Graph) -> Graph:
                 joined.add(node)
                 if enabled("fusion"):
                     log("fusion", f"{kernel.attrs['name']} computes {value.type} as it copies it")
-        if node not in joined and any(v in new for v in node.inputs):
-            moved = make_node(node.op, [new.get(v, v) for v in node.inputs], node.attrs, origin_of(node))
-            new.update(zip(node.outputs, moved.outputs, strict=True))
+        if node not in joined:
+            follow(node, new)
     return graph.with_outputs([new.get(v, v) for v in graph.outputs]) if new else graph
 
 
@@ -122,32 +122,22 @@ def _joined(value: Value, reader: Node, ends: dict[Value, Chain], new: dict[Valu
     producer, inner = value.node, reader.attrs["graph"]
     before: Graph = producer.attrs["graph"]
     operands: dict[Value, Value] = {}  # outer value -> placeholder
-
-    def placeholder(outer: Value) -> Value:
-        if outer not in operands:
-            attrs = {"name": f"p{len(operands)}", "type": outer.type}
-            operands[outer] = Value(make_node(OPS["placeholder"], (), attrs))
-        return operands[outer]
-
     made: dict[Value, Value] = {}
     sources: dict[Value, Value] = {}
     for p, outer in zip(inner.inputs, reader.inputs, strict=True):
         if outer != value:
-            made[p] = placeholder(new.get(outer, outer))
+            now = new.get(outer, outer)
+            made[p] = placeholder(operands, now, now.type)
             continue
-        for q, under in zip(before.inputs, producer.inputs, strict=True):
-            sources[q] = placeholder(new.get(under, under))
+        for q, under in zip(before.inputs, operands_now(producer, new), strict=True):
+            sources[q] = placeholder(operands, under, under.type)
         made[p] = p  # replaced at its ends
     for end, chain in ends.items():
         made[end] = _moved(before, sources, chain)
-    for each in inner.order():
-        if Value(each) not in made:
-            with inherit_origin(each):
-                again = make_node(each.op, [made[v] for v in each.inputs], each.attrs)
-            made.update(zip(each.outputs, again.outputs, strict=True))
+    copy_nodes(inner, made)
     name = f"{reader.attrs['name']}_of_{producer.attrs['name']}"
     graph = Graph(tuple(operands.values()), tuple(made[v] for v in inner.outputs), (), name)
-    return make_node(OPS["kernel"], list(operands), {"graph": graph, "name": name}, joint_origin([reader, producer]))
+    return kernel_node(list(operands), graph, [reader, producer])
 
 
 def _moved(graph: Graph, sources: dict[Value, Value], chain: Chain) -> Value:

@@ -8,15 +8,14 @@ docs/design/prologues.md has the reasons. To allow more producers, edit `is_prod
 
 from __future__ import annotations
 
-from graphc.graph import RECOMPUTED, Graph, Node, Origin, Value, inherit_origin, make_node, origin_of
+from graphc.graph import RECOMPUTED, Graph, Node, Value
 from graphc.observe import enabled, log
 from graphc.ops.lowering import Elementwise, Movement
-from graphc.ops.registry import OPS
 from graphc.passes.domain import SOURCES, ContractionShape, RowsShape, is_indexed, kernel_shape, views_of
+from graphc.passes.kernel_nodes import copy_nodes, follow, kernel_node, operands_now, placeholder
 from graphc.passes.windows import computes_windows
 from graphc.types import Size, product
 
-MOST_LINES = 8  # source lines that a kernel's origin lists
 CHEAP = frozenset({"add", "subtract", "multiply", "negative", "cast", "where", "minimum", "maximum", "relu"})
 FEW_NODES = 2  # elementwise nodes that several readers may each repeat, where they read no more bytes for it
 
@@ -40,9 +39,8 @@ def compute_operands(graph: Graph) -> Graph:
             joined = _joined(node, inside, new)
             new.update(zip(node.outputs, joined.outputs, strict=True))
             _tell(joined, [v for v in node.inputs if v in inside])
-        elif any(v in new for v in node.inputs):
-            moved = make_node(node.op, [new.get(v, v) for v in node.inputs], node.attrs, origin_of(node))
-            new.update(zip(node.outputs, moved.outputs, strict=True))
+        else:
+            follow(node, new)
     return graph.with_outputs([new.get(v, v) for v in graph.outputs]) if new else graph
 
 
@@ -100,43 +98,23 @@ def _joined(node: Node, inside: set[Value], new: dict[Value, Value]) -> Node:
     inner: Graph = node.attrs["graph"]
     operands: dict[Value, Value] = {}  # outer value -> placeholder
     made: dict[Value, Value] = {}
-
-    def placeholder(outer: Value) -> Value:
-        if outer not in operands:
-            attrs = {"name": f"p{len(operands)}", "type": outer.type}
-            operands[outer] = Value(make_node(OPS["placeholder"], (), attrs))
-        return operands[outer]
-
-    def copy(graph: Graph) -> None:
-        for each in graph.order():
-            if Value(each) not in made:
-                with inherit_origin(each):
-                    again = make_node(each.op, [made[v] for v in each.inputs], each.attrs)
-                made.update(zip(each.outputs, again.outputs, strict=True))
-
     names: list[str] = []
     for p, outer in zip(inner.inputs, node.inputs, strict=True):
         if outer not in inside:
-            made[p] = placeholder(new.get(outer, outer))
+            now = new.get(outer, outer)
+            made[p] = placeholder(operands, now, now.type)
             continue
         before: Graph = outer.node.attrs["graph"]
-        outside = {q: placeholder(new.get(v, v)) for q, v in zip(before.inputs, outer.node.inputs, strict=True)}
-        kept, made = made, outside
-        copy(before)
-        kept[p] = made[before.outputs[0]]
-        made = kept
+        now_read = operands_now(outer.node, new)
+        of_producer = {q: placeholder(operands, v, v.type) for q, v in zip(before.inputs, now_read, strict=True)}
+        copy_nodes(before, of_producer)
+        made[p] = of_producer[before.outputs[0]]
         names.append(outer.node.attrs["name"])
-    copy(inner)
+    copy_nodes(inner, made)
     name = "_of_".join([node.attrs["name"], *names])
     graph = Graph(tuple(operands.values()), tuple(made[v] for v in inner.outputs), (), name)
     members = [node, *(v.node for v in node.inputs if v in inside)]
-    return make_node(OPS["kernel"], list(operands), {"graph": graph, "name": name}, joint_origin(members))
-
-
-def joint_origin(members: list[Node]) -> Origin | None:
-    origins = [origin for node in members if (origin := origin_of(node)) is not None]
-    lines = dict.fromkeys(line for origin in origins for line in origin.lines)
-    return Origin(tuple(lines)[:MOST_LINES]) if lines else None
+    return kernel_node(list(operands), graph, members)
 
 
 def _tell(node: Node, values: list[Value]) -> None:

@@ -13,14 +13,12 @@ import heapq
 from collections.abc import Sequence
 
 from graphc.errors import InternalError
-from graphc.graph import Graph, Node, Origin, Value, inherit_origin, make_node, origin_of
+from graphc.graph import Graph, Node, Value, inherit_origin, make_node
 from graphc.ops.lowering import Contraction
-from graphc.ops.registry import OPS
 from graphc.passes.domain import SOURCES, is_indexed, is_total
 from graphc.passes.fusion_groups import Group, Groups, is_reduction
 from graphc.passes.fusion_roles import Roles
-
-MOST_LINES = 8  # source lines that a kernel's origin lists
+from graphc.passes.kernel_nodes import kernel_node, placeholder
 
 
 def build(roles: Roles, groups: Groups, hosted: set[Node]) -> Graph:
@@ -33,7 +31,8 @@ def build(roles: Roles, groups: Groups, hosted: set[Node]) -> Graph:
         results = [value for node in group.members for value in node.outputs if value in wanted]
         inner = _Inner(group, groups, roles, hosted)
         outputs = [inner.value(value) for value in results]
-        node = _kernel(inner, outputs, kernel_name(group, roles), new, group.members)
+        inner_graph = Graph(tuple(inner.operands.values()), tuple(outputs), (), kernel_name(group, roles))
+        node = kernel_node([new.get(value, value) for value in inner.operands], inner_graph, group.members)
         new.update(zip(results, node.outputs, strict=True))
     used: set[Value] = set()
     final: list[Value] = []
@@ -131,8 +130,7 @@ class _Inner:
         return node not in self.roles.scalars or (node in self.hosted and node in self.read)
 
     def _operand(self, value: Value) -> None:
-        placeholder = make_node(OPS["placeholder"], (), {"name": f"p{len(self.operands)}", "type": value.type})
-        self.inner[value] = self.operands[value] = Value(placeholder)
+        self.inner[value] = placeholder(self.operands, value, value.type)
 
     def _in_memory(self, matmul: Node) -> None:
         """A matmul reads memory only, so a constant of one element or an iota is an operand for once."""
@@ -143,23 +141,11 @@ class _Inner:
                 self._operand(operand)
 
 
-def _kernel(inner: _Inner, outputs: Sequence[Value], name: str, new: dict[Value, Value], members: list[Node]) -> Node:
-    graph = Graph(tuple(inner.operands.values()), tuple(outputs), (), name)
-    operands = [new.get(value, value) for value in inner.operands]
-    return make_node(OPS["kernel"], operands, {"graph": graph, "name": name}, _origin(members))
-
-
-def _origin(members: list[Node]) -> Origin | None:
-    origins = [origin for node in members if (origin := origin_of(node)) is not None]
-    lines = dict.fromkeys(line for origin in origins for line in origin.lines)
-    return Origin(tuple(lines)[:MOST_LINES]) if lines else None
-
-
 def _copy(value: Value) -> Value:
     """A kernel that copies a value."""
-    inner = make_node(OPS["placeholder"], (), {"name": "p0", "type": value.type}).outputs
-    graph = Graph(inner, inner, (), "copy")
-    return Value(make_node(OPS["kernel"], (value,), {"graph": graph, "name": "copy"}, _origin([value.node])))
+    operands: dict[Value, Value] = {}
+    inner = placeholder(operands, value, value.type)
+    return Value(kernel_node(list(operands), Graph((inner,), (inner,), (), "copy"), [value.node]))
 
 
 SHORT = {

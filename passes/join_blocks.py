@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from graphc.graph import Graph, Node, Origin, Value, inherit_origin, make_node, origin_of
+from graphc.graph import Graph, Node, Value, inherit_origin, make_node
 from graphc.ops.lowering import Reduction
 from graphc.ops.registry import OPS
 from graphc.passes.block_families import COLUMN_SUM, ROWS, Family, families
 from graphc.passes.blocks_shape import has_blocks_shape
 from graphc.passes.domain import ContractionShape, KernelShape, kernel_shape
-
-MOST_LINES = 8  # source lines that a kernel's origin lists
+from graphc.passes.kernel_nodes import follow, kernel_node, placeholder
 
 
 def join_blocks(graph: Graph) -> Graph:
@@ -42,10 +41,7 @@ class _Joined:
         self.results: dict[Value, None] = {}
 
     def operand(self, key: Value | tuple[_Joined, Value], like: Value) -> Value:
-        if key not in self.operands:
-            attrs = {"name": f"p{len(self.operands)}", "type": like.type}
-            self.operands[key] = Value(make_node(OPS["placeholder"], (), attrs))
-        return self.operands[key]
+        return placeholder(self.operands, key, like.type)
 
     def graph(self, name: str) -> Graph:
         return Graph(tuple(self.operands.values()), tuple(self.results), (), name)
@@ -83,9 +79,7 @@ class _Joining:
 
         for unit in self._order():
             if isinstance(unit, _Joined):
-                operands = [resolved(key) for key in unit.operands]
-                attrs = {"graph": graphs[unit], "name": graphs[unit].name}
-                node = make_node(OPS["kernel"], operands, attrs, _origin(unit.members))
+                node = kernel_node([resolved(key) for key in unit.operands], graphs[unit], unit.members)
                 results[unit] = dict(zip(unit.results, node.outputs, strict=True))
                 new.update({v: results[unit][inner] for v, (home, inner) in self.stands_for.items() if home is unit})
                 for column in (n for n in unit.members if n in self.behind):
@@ -93,9 +87,8 @@ class _Joining:
                     product, turned = self.behind[column]
                     rest = self._rest(column, operands, results[unit][product], turned)
                     new.update(zip(column.outputs, rest, strict=True))
-            elif any(v in new for v in unit.inputs) and not any(v in new for v in unit.outputs):
-                moved = make_node(unit.op, [new.get(v, v) for v in unit.inputs], unit.attrs, origin_of(unit))
-                new.update(zip(unit.outputs, moved.outputs, strict=True))
+            elif not any(v in new for v in unit.outputs):
+                follow(unit, new)
         return self.graph.with_outputs([new.get(v, v) for v in self.graph.outputs])
 
     # the inner graphs
@@ -116,8 +109,8 @@ class _Joining:
         copied = self.family.stage[kernel] != stage
         inner: Graph = kernel.attrs["graph"]
         new: dict[Value, Value] = {}
-        for placeholder, outer in zip(inner.inputs, kernel.inputs, strict=True):
-            new[placeholder] = self._read(joined, outer)
+        for inside, outer in zip(inner.inputs, kernel.inputs, strict=True):
+            new[inside] = self._read(joined, outer)
         joined.members.append(kernel)
         if self.family.kinds[kernel] == COLUMN_SUM:
             self._add_column_product(joined, kernel, new)
@@ -196,15 +189,14 @@ class _Joining:
         assert isinstance(shape, ContractionShape)
         inner: Graph = kernel.attrs["graph"]
         attrs = {"name": "product", "type": product.type}
-        placeholder = Value(make_node(OPS["placeholder"], (), attrs))
-        whole = _transposed(placeholder) if turned else placeholder
+        result = Value(make_node(OPS["placeholder"], (), attrs))
+        whole = _transposed(result) if turned else result
         graph = Graph(inner.inputs, inner.outputs).replace({Value(shape.matmul): whole})
         used = {v for node in graph.order() for v in node.inputs} & set(inner.inputs)
         pairs = [(p, v) for p, v in zip(inner.inputs, operands, strict=True) if p in used]
         name = f"{kernel.attrs['name']}_rest"
-        graph = Graph((placeholder, *(p for p, _ in pairs)), graph.outputs, (), name)
-        attrs = {"graph": graph, "name": name}
-        return make_node(OPS["kernel"], [product, *(v for _, v in pairs)], attrs, origin_of(kernel)).outputs
+        graph = Graph((result, *(p for p, _ in pairs)), graph.outputs, (), name)
+        return kernel_node([product, *(v for _, v in pairs)], graph, [kernel]).outputs
 
     # the graph around them
 
@@ -263,9 +255,3 @@ def _transposed(value: Value) -> Value:
 def _name(joined: _Joined, family: Family) -> str:
     names = [node.attrs["name"] for node in joined.members if family.kinds[node] == ROWS]
     return "_".join(["blocks", *list(dict.fromkeys(names))[:2]])
-
-
-def _origin(members: Sequence[Node]) -> Origin | None:
-    origins = [origin for node in members if (origin := origin_of(node)) is not None]
-    lines = dict.fromkeys(line for origin in origins for line in origin.lines)
-    return Origin(tuple(lines)[:MOST_LINES]) if lines else None

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.graph import RECOMPUTED, Graph, Node, Origin, Value, inherit_origin, make_node, origin_of
+from graphc.graph import RECOMPUTED, Graph, Node, Value
 from graphc.observe import enabled, log
 from graphc.ops.lowering import FUNCTIONS
-from graphc.ops.registry import OPS
 from graphc.passes.domain import FULL, ContractionShape, KernelShape, RowsShape, kernel_shape
 from graphc.passes.fusion_groups import MOST_NODES, MOST_OPERANDS
+from graphc.passes.kernel_nodes import copy_nodes, follow, kernel_node, placeholder
 from graphc.passes.product_rows import product_rows
 from graphc.types import product as product_of
 
 MOST_COLUMNS = 1024  # of a product whose rows are kept
 MOST_BYTES = 1 << 20  # of the matrix that every few rows read: half of the second cache
 LEAST_BYTES = 1 << 20  # of a product that is worth not to be stored, or not to be read again
-MOST_LINES = 8  # source lines that a kernel's origin lists
 
 
 def join_rows(graph: Graph) -> Graph:
@@ -89,16 +88,12 @@ class _Joining:
         for unit in self._order():
             last = unit[-1]
             if last in self.inner:
-                inner = self.inner[last]
-                operands = [new.get(v, v) for v in self.operands[last]]
-                attrs = {"graph": inner, "name": inner.name}
-                joined = make_node(OPS["kernel"], operands, attrs, _origin(unit))
+                joined = kernel_node([new.get(v, v) for v in self.operands[last]], self.inner[last], unit)
                 new.update(zip(self.results[last], joined.outputs, strict=True))
                 if enabled("fusion"):
                     log("fusion", f"{last.attrs['name']} runs inside of {unit[0].attrs['name']}, row by row")
-            elif any(v in new for v in last.inputs):
-                moved = make_node(last.op, [new.get(v, v) for v in last.inputs], last.attrs, origin_of(last))
-                new.update(zip(last.outputs, moved.outputs, strict=True))
+            else:
+                follow(last, new)
         return self.graph.with_outputs([new.get(v, v) for v in self.graph.outputs])
 
     def _order(self) -> list[tuple[Node, ...]]:
@@ -156,21 +151,8 @@ def _joined(product: Node, rows: Node, results: Sequence[Value]) -> tuple[list[V
         graph: Graph = node.attrs["graph"]
         inside: dict[Value, Value] = {}
         for p, outer in zip(graph.inputs, node.inputs, strict=True):
-            if outer not in made and outer not in operands:
-                attrs = {"name": f"p{len(operands)}", "type": outer.type}
-                operands[outer] = Value(make_node(OPS["placeholder"], (), attrs))
-            inside[p] = made[outer] if outer in made else operands[outer]
-        for each in graph.order():
-            if Value(each) not in inside:
-                with inherit_origin(each):
-                    again = make_node(each.op, [inside[v] for v in each.inputs], each.attrs)
-                inside.update(zip(each.outputs, again.outputs, strict=True))
+            inside[p] = made[outer] if outer in made else placeholder(operands, outer, outer.type)
+        copy_nodes(graph, inside)
         made.update((outer, inside[v]) for outer, v in zip(node.outputs, graph.outputs, strict=True))
     name = "_".join([product.attrs["name"], rows.attrs["name"]])
     return list(operands), Graph(tuple(operands.values()), tuple(made[v] for v in results), (), name)
-
-
-def _origin(members: Sequence[Node]) -> Origin | None:
-    origins = [origin for node in members if (origin := origin_of(node)) is not None]
-    lines = dict.fromkeys(line for origin in origins for line in origin.lines)
-    return Origin(tuple(lines)[:MOST_LINES]) if lines else None

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from graphc.graph import Graph, Node, Value, make_node, origin_of
 from graphc.ops.lowering import Gather, Reduction
-from graphc.ops.registry import OPS
 from graphc.passes.domain import FULL, ROW, SCALAR, RowsShape, kernel_shape
+from graphc.passes.kernel_nodes import follow, kernel_node, operands_now, placeholder
 from graphc.types import product
 
 SMALL = 16 * 1024  # elements
@@ -23,13 +23,11 @@ def split_columns(graph: Graph) -> Graph:
     """The graph with those kernels in parts. Each part computes what its values are made of, as it was written."""
     new: dict[Value, Value] = {}
     for node in graph.order():
-        operands = [new.get(v, v) for v in node.inputs]
         stages = _Stages(node) if node.op.name == "kernel" else None
         if stages is not None and stages.several:
-            new.update(zip(node.outputs, stages.kernels(operands), strict=True))
-        elif operands != list(node.inputs):
-            moved = make_node(node.op, operands, node.attrs, origin_of(node))
-            new.update(zip(node.outputs, moved.outputs, strict=True))
+            new.update(zip(node.outputs, stages.kernels(operands_now(node, new)), strict=True))
+        else:
+            follow(node, new)
     return graph.with_outputs([new.get(v, v) for v in graph.outputs]) if new else graph
 
 
@@ -104,14 +102,13 @@ class _Stages:
         for node in self._order(wanted, known):
             value = Value(node)
             if value in known:
-                made = make_node(OPS["placeholder"], (), {"name": f"p{len(operands)}", "type": value.type})
-                copies[value] = operands.setdefault(known[value], Value(made))
+                copies[value] = placeholder(operands, known[value], value.type)
             else:
                 inputs = [copies[v] for v in node.inputs]
                 copies[value] = Value(make_node(node.op, inputs, node.attrs, origin_of(node)))
         name = f"{self.inner.name}_part{stage}"
         graph = Graph(tuple(operands.values()), tuple(copies[v] for v in wanted), (), name)
-        return make_node(OPS["kernel"], list(operands), {"graph": graph, "name": name}, origin_of(self.node)).outputs
+        return kernel_node(list(operands), graph, [self.node]).outputs
 
     def _order(self, wanted: list[Value], known: dict[Value, Value]) -> list[Node]:
         """The nodes that `wanted` is made of, operands first; of what is known, nothing behind it."""
