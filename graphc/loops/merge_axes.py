@@ -15,7 +15,7 @@ from graphc.ops.lowering import Concat, Elementwise
 from graphc.passes.domain import RowsShape
 from graphc.types import Shape
 
-NUMBER = -1  # the place of two axes in a value that has none
+NOWHERE = -1  # where a scalar has the two axes: it is the same at all places
 
 
 def merge_axes(graph: Graph, shape: RowsShape) -> Graph:
@@ -49,7 +49,7 @@ def _places_below(node: Node, at: int) -> list[int] | None:
     if name == "placeholder" or (name == "constant" and not after):
         return []
     if name == "broadcast_to":
-        return None if inputs[0].type.rank else [NUMBER]
+        return None if inputs[0].type.rank else [NOWHERE]
     if name in ("slice", "unslice"):
         starts, steps = node.attrs["starts"], node.attrs["steps"]
         whole = starts[at + 1] == 0 and inputs[0].type.shape[at + 1] == after[at + 1]
@@ -64,7 +64,7 @@ def _merged(graph: Graph, places: Mapping[Value, int]) -> Graph:
     mapping: dict[Value, Value] = {}
     for node in graph.order():
         attrs, at = dict(node.attrs), places[Value(node)]
-        if at != NUMBER:
+        if at != NOWHERE:
             if node.op.name == "placeholder":
                 attrs["type"] = node.types[0].with_shape(_flat(node.types[0].shape, at))
             if node.op.name in ("broadcast_to", "unslice"):

@@ -80,7 +80,7 @@ def _max_pool(
     holes = numbers(name, "dilation", dilation, rank, 1)
     if any(around):
         lowest = -np.inf if image.dtype.is_float else np.iinfo(image.dtype.numpy).min
-        image = pad(image, _widths(around, rank, last), constant_values=lowest)
+        image = pad(image, _widths(around, last), constant_values=lowest)
     return _folded(name, image, spatial(rank, last), sizes, steps, holes, _larger)
 
 
@@ -106,7 +106,7 @@ def _avg_pool(
     sides = spatial(rank, last)
 
     def total(image: Tensor) -> Tensor:
-        padded = pad(image, _widths(around, rank, last)) if any(around) else image
+        padded = pad(image, _widths(around, last)) if any(around) else image
         return _folded(name, padded, sides, sizes, steps, [1] * rank, lambda a, b: a + b)
 
     if counted or not any(around):
@@ -175,6 +175,6 @@ def _windows(
     return sizes, steps, around
 
 
-def _widths(around: list[int], rank: int, last: bool) -> list[tuple[int, int]]:
+def _widths(around: list[int], last: bool) -> list[tuple[int, int]]:
     pairs = [(n, n) for n in around]
     return [(0, 0), *pairs, (0, 0)] if last else [(0, 0), (0, 0), *pairs]

@@ -243,7 +243,7 @@ def _broadcast_gradient(node: Node, g: Sequence[Any]) -> Sequence[Tensor | None]
     return (reshape(g[0].sum(axis=repeated), x.shape) if repeated else g[0],)
 
 
-_broadcast_op = register(
+register(
     Op(
         "broadcast_to",
         "broadcast_to(shape): x repeated along new leading axes and along axes of size 1.",

@@ -8,7 +8,7 @@ Basic indexing is in `graphc.ops.indexing`, updates at positions (`x.at[...]`) i
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -62,20 +62,20 @@ def from_end(name: str, x: Tensor, axis: int, indices: TensorLike) -> Tensor:
     if not isinstance(indices, Tensor):
         array = np.asarray(indices)
         array = array.astype(np.int64) if array.size == 0 and not isinstance(indices, np.ndarray) else array
-        _check_integers(name, array.dtype.kind, lambda: f"{name}: indices must be integers, not {array.dtype}")
+        _check_integers(array.dtype.kind, lambda: f"{name}: indices must be integers, not {array.dtype}")
         if isinstance(size, int):
             return constant(_checked(name, x, axis, array, size))
         if (array >= 0).all():
             return constant(array)
         indices = constant(array)
-    _check_integers(name, indices.dtype.kind, lambda: f"{name}: indices must be integers: {signature(indices)}")
+    _check_integers(indices.dtype.kind, lambda: f"{name}: indices must be integers: {signature(indices)}")
     if indices.dtype.kind == "u":
         return indices
     wide = astype(indices, int64)
     return where(wide < 0, wide + dim_value(size), wide)
 
 
-def _check_integers(name: str, kind: str, message: Any) -> None:
+def _check_integers(kind: str, message: Callable[[], str]) -> None:
     if kind not in "iu":
         hint = "a mask must be a constant, or chosen by with where(mask, x, y)" if kind == "b" else "astype('int64')"
         fail(DTypeError, message(), hint)
