@@ -2,7 +2,8 @@
 
 `Arithmetic` implements the protocol `graphc.loops.maths_parts.MathsHandler`, so the vector maths of
 `graphc.loops.maths` is expanded through it into the same function. No instruction here traps, gives poison or becomes
-a call. To add an op, add a method of its name.
+a call. What only moves lanes is in `lanes.py`, casts are in `conversions.py`. Enter at `Arithmetic`; to add an op, add
+a method of its name.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.errors import InternalError
-from graphc.llvm.builder import Builder, vector_of
+from graphc.llvm.builder import Builder
 from graphc.llvm.conversions import cast
+from graphc.llvm.lanes import Lanes
 from graphc.llvm.values import Value, mangled, type_text, wrapped
 from graphc.loops import maths
 from graphc.target import Target
-from graphc.types import DType, bool_, int32, int64
+from graphc.types import DType, bool_, int64
 
 _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 _MAGIC = {4: float(2**23), 8: float(2**52)}  # from here on every float is an integer
 
 
-class Arithmetic:
+class Arithmetic(Lanes):
     """The ops over a `Builder`. Operands of one call have the same dtype and lanes (`select`'s condition is bool)."""
 
     def __init__(self, builder: Builder, target: Target) -> None:
-        self.builder = builder
+        super().__init__(builder)
         self.target = target
         self._lanes = 1  # of the values that a maths expansion works on
 
@@ -239,63 +241,7 @@ class Arithmetic:
         """NumPy's `astype`, with one result for floats that an integer dtype cannot hold."""
         return cast(self, a, dtype)
 
-    # -- vectors
-
-    def splat(self, a: Value, lanes: int) -> Value:
-        """A vector of equal lanes."""
-        if a.lanes == lanes:
-            return a
-        if a.const is not None:
-            return self.builder.constant(a.const, a.dtype, lanes)
-        kind = type_text(a.dtype, lanes)
-        first = self.builder.pure(a.dtype, lanes, f"insertelement {kind} poison, {a.typed}, i64 0")
-        rhs = f"shufflevector {kind} {first.text}, {kind} poison, <{lanes} x i32> zeroinitializer"
-        return self.builder.pure(a.dtype, lanes, rhs)
-
-    def lanes(self, dtype: DType, lanes: int) -> Value:
-        """The vector 0, 1, 2, ..."""
-        return Value(vector_of([str(n) for n in range(lanes)], dtype), dtype, lanes) if lanes > 1 else Value("0", dtype)
-
-    def extract(self, a: Value, lane: int) -> Value:
-        if a.lanes == 1:
-            return a
-        return self.builder.pure(a.dtype, 1, f"extractelement {a.typed}, i64 {lane}")
-
-    def zip_low(self, a: Value, b: Value, run: int, part: int) -> Value:
-        """In every part of so many lanes: the lower half of a's, b's, a's, ... runs of lanes."""
-        return self._zip(a, b, run, part, 0)
-
-    def zip_high(self, a: Value, b: Value, run: int, part: int) -> Value:
-        """The same of the upper half."""
-        return self._zip(a, b, run, part, part // 2)
-
-    def _zip(self, a: Value, b: Value, run: int, part: int, half: int) -> Value:
-        starts = [p + half + r for p in range(0, a.lanes, part) for r in range(0, part // 2, run)]
-        order = [s + side * a.lanes + n for s in starts for side in (0, 1) for n in range(run)]
-        zipped = self._shuffle(a, b, order)
-        return self._fence(zipped) if 2 * run == part and a.dtype.kind == "f" and not a.dtype.is_narrow else zipped
-
-    def _fence(self, a: Value) -> Value:
-        """The same float, which LLVM does not look behind: it takes long over chains of shuffles, and finds nothing."""
-        return self.builder.unary("arithmetic.fence", a)
-
-    def even(self, a: Value, b: Value, run: int) -> Value:
-        """The runs 0, 2, 4, ... of the lanes of a, then of b."""
-        return self._shuffle(a, b, [s + n for s in range(0, 2 * a.lanes, 2 * run) for n in range(run)])
-
-    def odd(self, a: Value, b: Value, run: int) -> Value:
-        """The runs 1, 3, 5, ..."""
-        return self._shuffle(a, b, [s + n for s in range(run, 2 * a.lanes, 2 * run) for n in range(run)])
-
-    def _shuffle(self, a: Value, b: Value, order: Sequence[int]) -> Value:
-        rhs = f"shufflevector {a.typed}, {b.typed}, <{a.lanes} x i32> {vector_of(list(map(str, order)), int32)}"
-        return self.builder.pure(a.dtype, a.lanes, rhs)
-
-    def join(self, a: Value, b: Value) -> Value:
-        """The lanes of a, then those of b."""
-        order = vector_of([str(n) for n in range(2 * a.lanes)], int32)
-        rhs = f"shufflevector {a.typed}, {b.typed}, <{2 * a.lanes} x i32> {order}"
-        return self.builder.pure(a.dtype, 2 * a.lanes, rhs)
+    # -- over all lanes
 
     def any(self, a: Value) -> Value:
         """Whether a lane is true."""
@@ -313,15 +259,8 @@ class Arithmetic:
             return self._reduce_bits(name.rstrip("_"), a)
         while a.lanes > 1:
             half = a.lanes // 2
-            a = getattr(self, name)(self._slice(a, 0, half), self._slice(a, half, half))
+            a = getattr(self, name)(self.part(a, 0, half), self.part(a, half, half))
         return a
-
-    def _slice(self, a: Value, first: int, count: int) -> Value:
-        if count == 1:
-            return self.extract(a, first)
-        lanes = vector_of([str(n) for n in range(first, first + count)], int32)
-        rhs = f"shufflevector {a.typed}, {a.type} poison, <{count} x i32> {lanes}"
-        return self.builder.pure(a.dtype, count, rhs)
 
     # -- functions, written against this very protocol, and what only they ask for (maths_parts.MathsHandler)
 
@@ -372,18 +311,12 @@ class Arithmetic:
         name = f"x86.avx512.mask.scalef.{suffix}.{8 * self.target.vector_bytes}"
         parts = []
         for first in range(0, x.lanes, lanes):
-            a, b = (v if x.lanes == lanes else self._slice(v, first, lanes) for v in (x, n))
+            a, b = (v if x.lanes == lanes else self.part(v, first, lanes) for v in (x, n))
             operands = [a.typed, b.typed, f"{kind} zeroinitializer", f"i{lanes} -1", "i32 4"]  # all lanes, as it rounds
             parts.append(self.builder.pure(x.dtype, lanes, self.builder.intrinsic(name, kind, operands)))
         while len(parts) > 1:
-            parts = [self._joined(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+            parts = [self.join(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
         return parts[0]
-
-    def _joined(self, a: Value, b: Value) -> Value:
-        """The lanes of a, then those of b."""
-        order = vector_of([str(n) for n in range(2 * a.lanes)], int32)
-        rhs = f"shufflevector {a.typed}, {b.typed}, <{2 * a.lanes} x i32> {order}"
-        return self.builder.pure(a.dtype, 2 * a.lanes, rhs)
 
     def table(self, name: str, values: Sequence[int], index: Value) -> Value:
         """`values[index]` of a constant table of int64; equal names are equal tables."""
