@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.sizes import CALLS, Atom, Call, Dim, Shape, Size, Symbol, substitute, symbols, terms_of
+from graphc.size_values import substitute, symbols
+from graphc.sizes import CALLS, Atom, Call, Dim, Shape, Size, Symbol, terms_of
 
 
 @dataclass(frozen=True)

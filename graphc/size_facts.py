@@ -1,4 +1,7 @@
-"""Which of two sizes is smaller, where that holds for every value of the names: limits that slices need not keep."""
+"""Which of two sizes is smaller, where that holds for every value of the names: limits that slices need not keep.
+
+Enter at `smaller`, `larger` or `covers`.
+"""
 
 from __future__ import annotations
 

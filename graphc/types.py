@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphc.size_reader import parse_size as parse_size
+from graphc.size_values import evaluate as evaluate
+from graphc.size_values import substitute as substitute
+from graphc.size_values import symbols as symbols
 from graphc.sizes import CALLS as CALLS
 from graphc.sizes import Atom as Atom
 from graphc.sizes import Call as Call
@@ -22,13 +25,10 @@ from graphc.sizes import Monomial as Monomial
 from graphc.sizes import Shape as Shape
 from graphc.sizes import Size as Size
 from graphc.sizes import ceildiv as ceildiv
-from graphc.sizes import evaluate as evaluate
 from graphc.sizes import floordiv as floordiv
 from graphc.sizes import maximum as maximum
 from graphc.sizes import minimum as minimum
 from graphc.sizes import product as product
-from graphc.sizes import substitute as substitute
-from graphc.sizes import symbols as symbols
 from graphc.sizes import terms_of as terms_of
 
 
