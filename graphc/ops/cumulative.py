@@ -18,7 +18,15 @@ from graphc.ops.arithmetic import maximum
 from graphc.ops.indexing import scatter_add_along_axis
 from graphc.ops.joining import concat, ravel
 from graphc.ops.lowering import Scan
-from graphc.ops.operands import TensorLike, as_tensor, check_kind, normalized_axis, result_of, tensors_of
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    check_kind,
+    combination,
+    normalized_axis,
+    result_of,
+    tensors_of,
+)
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, Operand, Sample
 from graphc.ops.selection import astype, where
@@ -160,10 +168,6 @@ def _highest(dtype: DType) -> float | int | bool:
     return True if dtype is bool_ else np.inf if dtype.is_float else int(np.iinfo(dtype.numpy).max)
 
 
-def _or_number(on_bool: str, otherwise: str) -> Callable[..., Any]:
-    return lambda h, a, x: getattr(h, on_bool if x.dtype is bool_ else otherwise)(a, x)
-
-
 cumsum = _scan(
     "cumsum",
     "the sum of the elements up to each. Small integers and bools are summed as 64-bit integers."
@@ -192,7 +196,7 @@ cummax = _scan(
     "result[i] = max(x[0], ..., x[i])",
     np.maximum,
     _same,
-    Scan(_lowest, _or_number("or_", "maximum")),
+    Scan(_lowest, combination("or_", "maximum")),
     _extremum_gradient,
 )
 cummin = _scan(
@@ -202,7 +206,7 @@ cummin = _scan(
     "result[i] = min(x[0], ..., x[i])",
     np.minimum,
     _same,
-    Scan(_highest, _or_number("and_", "minimum")),
+    Scan(_highest, combination("and_", "minimum")),
     _extremum_gradient,
 )
 

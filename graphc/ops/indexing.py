@@ -18,7 +18,15 @@ from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 from graphc.graph import Attrs, Node, Op, Types, shown
 from graphc.ops.lowering import Gather, ScatterAdd
 from graphc.ops.movement import broadcast_to, reshape, slice_op
-from graphc.ops.operands import TensorLike, as_tensor, check_kind, expanded, normalized_axis, tensors_of
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    check_kind,
+    expanded,
+    normalized_axis,
+    other_sizes,
+    tensors_of,
+)
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, INTEGERS, NUMBERS, Operand, Sample
 from graphc.ops.selection import astype, where
@@ -43,21 +51,18 @@ def check_indices(op: str, indices: np.ndarray, size: int) -> None:
         raise range_error(op, place, int(indices[place]), size)
 
 
-def _check_types(indices: TensorType, position: int) -> None:
+def check_index_type(indices: TensorType, position: int) -> None:
     if not indices.dtype.is_integer:
         raise DTypeError(f"indices must be integers: {{{position}}} is {indices}", hint="indices.astype('int64')")
-
-
-def _others(shape: Shape, axis: int) -> Shape:
-    return shape[:axis] + shape[axis + 1 :]
 
 
 def _take_type(types: Types, attrs: Attrs) -> Types:
     if len(types) != 2:
         raise ArgumentError(f"takes 2 operands, not {len(types)}")
     (x, indices), axis = types, attrs["axis"]
-    _check_types(indices, 1)
-    if x.rank != indices.rank or not 0 <= axis < x.rank or _others(x.shape, axis) != _others(indices.shape, axis):
+    check_index_type(indices, 1)
+    fits = x.rank == indices.rank and 0 <= axis < x.rank
+    if not fits or other_sizes(x.shape, axis) != other_sizes(indices.shape, axis):
         raise ShapeError(f"{{0}} is {x}, {{1}} is {indices}: they differ in another axis than {axis}")
     return (x.with_shape(indices.shape),)
 
@@ -126,7 +131,7 @@ def _scatter_type(types: Types, attrs: Attrs) -> Types:
     if len(types) != 2:
         raise ArgumentError(f"takes 2 operands, not {len(types)}")
     (indices, updates), axis = types, attrs["axis"]
-    _check_types(indices, 0)
+    check_index_type(indices, 0)
     check_kind(updates, "iuf", 1)
     if indices.shape != updates.shape or not 0 <= axis < updates.rank:
         raise ShapeError(f"{{0}} is {indices}, {{1}} is {updates}: they have one shape, with axis {axis}")

@@ -18,17 +18,21 @@ from graphc.graph import Attrs, Node, Op, Types, shown
 from graphc.ops.indexing import getitem
 from graphc.ops.lowering import Concat
 from graphc.ops.movement import broadcast_to, expand_dims, reshape, slice_op, squeeze, transpose
-from graphc.ops.operands import TensorLike, as_tensor, converted, normalized_axes, normalized_axis, promoted
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    converted,
+    normalized_axes,
+    normalized_axis,
+    other_sizes,
+    promoted,
+)
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, Operand, Sample
 from graphc.types import Dim, Shape, Size, floordiv, maximum, minimum
 
 _B = Dim.symbol("batch")
 MOST = 16  # operands of one node; more are joined in groups first, since each element asks all operands
-
-
-def _others(shape: Shape, axis: int) -> Shape:
-    return shape[:axis] + shape[axis + 1 :]
 
 
 def _concat_type(types: Types, attrs: Attrs) -> Types:
@@ -38,7 +42,7 @@ def _concat_type(types: Types, attrs: Attrs) -> Types:
     if not 0 <= axis < types[0].rank:
         raise ShapeError(f"{{0}} is {types[0]}, it has no axis {axis}")
     for position, other in enumerate(types[1:], 1):
-        if other.rank != types[0].rank or _others(other.shape, axis) != _others(types[0].shape, axis):
+        if other.rank != types[0].rank or other_sizes(other.shape, axis) != other_sizes(types[0].shape, axis):
             message = f"{{0}} is {types[0]}, {{{position}}} is {other}: they differ in another axis than {axis}"
             raise ShapeError(message)
         if other.dtype is not types[0].dtype:

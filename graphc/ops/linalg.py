@@ -18,7 +18,7 @@ from graphc.ops.contraction import matmul
 from graphc.ops.factoring import _offset
 from graphc.ops.indexing import getitem, take_along_axis
 from graphc.ops.joining import moveaxis, stack
-from graphc.ops.matrices import eye
+from graphc.ops.matrices import as_matrix, eye
 from graphc.ops.movement import broadcast_to, expand_dims, matrix_transpose, reshape, slice_op, squeeze
 from graphc.ops.operands import TensorLike, as_tensor, converted, expanded, floating, normalized_axis, promoted
 from graphc.ops.reductions import max, min, prod, sum
@@ -124,7 +124,7 @@ def diagonal(x: TensorLike, /, *, offset: int = 0) -> Tensor:
 
     A named size needs square matrices and offset 0.
     """
-    matrix = _matrix("diagonal", x)
+    matrix = as_matrix("diagonal", x)
     *batch, rows, columns = matrix.shape
     if not isinstance(rows, int) or not isinstance(columns, int):
         if offset or rows != columns:
@@ -175,7 +175,7 @@ def matrix_norm(x: TensorLike, /, *, keepdims: bool = False, ord: float | str = 
     1 and inf take the largest sum of magnitudes, -1 and -inf the least. (2 and "nuc" need singular values, which there
     are not.) `matrix_norm([[3.0, 0.0], [0.0, 4.0]])` is 5.
     """
-    matrix = _matrix("matrix_norm", x)
+    matrix = as_matrix("matrix_norm", x)
     matrix = converted("matrix_norm", matrix, floating(matrix.dtype))
     if ord == "fro":
         return norm(matrix, 2, (-2, -1), keepdims)
@@ -186,16 +186,9 @@ def matrix_norm(x: TensorLike, /, *, keepdims: bool = False, ord: float | str = 
     return found if keepdims else squeeze(found, (-2, -1))
 
 
-def _matrix(name: str, x: TensorLike) -> Tensor:
-    tensor = as_tensor(x)
-    if tensor.ndim < 2:
-        fail(ShapeError, f"{name}: takes matrices: {signature(tensor)}")
-    return tensor
-
-
 def _square(name: str, x: TensorLike) -> Tensor:
     """Square matrices of floats."""
-    tensor = _matrix(name, x)
+    tensor = as_matrix(name, x)
     if tensor.shape[-1] != tensor.shape[-2]:
         fail(ShapeError, f"{name}: takes square matrices: {signature(tensor)}")
     return converted(name, tensor, floating(tensor.dtype))

@@ -29,17 +29,18 @@ def eye(rows: Size, columns: Size | None = None, k: int = 0, dtype: Any = "float
 
 def tril(x: TensorLike, k: int = 0) -> Tensor:
     """The last two axes with zeros above diagonal `k` (nan above it becomes 0 too). `tril(ones((2, 2)))` is lower."""
-    tensor = _matrix("tril", x)
+    tensor = as_matrix("tril", x)
     return where(_diagonal_offset(tensor.shape) <= k, tensor, zeros_like(tensor))
 
 
 def triu(x: TensorLike, k: int = 0) -> Tensor:
     """The last two axes with zeros below diagonal `k` (nan below it becomes 0 too). `triu(ones((2, 2)))` is upper."""
-    tensor = _matrix("triu", x)
+    tensor = as_matrix("triu", x)
     return where(greater_equal(_diagonal_offset(tensor.shape), k), tensor, zeros_like(tensor))
 
 
-def _matrix(name: str, x: TensorLike) -> Tensor:
+def as_matrix(name: str, x: TensorLike) -> Tensor:
+    """`x` as a tensor of matrices (its last two axes); ShapeError if it has fewer axes."""
     tensor = as_tensor(x)
     if tensor.ndim < 2:
         fail(ShapeError, f"{name}: takes matrices: {signature(tensor)}")

@@ -262,6 +262,16 @@ def _publish(function: Any, op: Op) -> None:
     build.install(**{op.name: function})
 
 
+def other_sizes(shape: Shape, axis: int) -> Shape:
+    """The sizes of all axes but one."""
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def combination(of_bools: str, of_numbers: str) -> Callable[..., Any]:
+    """What folds two values of one dtype, for `Reduction` and `Scan`: one op of the handler, or the other."""
+    return lambda h, a, x: getattr(h, of_bools if x.dtype is bool_ else of_numbers)(a, x)
+
+
 def to_bool(dtype: DType) -> DType:
     """The dtype of logical ops, whatever they are given."""
     return bool_

@@ -22,6 +22,7 @@ from graphc.ops.operands import (
     TensorLike,
     as_tensor,
     check_kind,
+    combination,
     converted,
     normalized_axes,
     normalized_axis,
@@ -147,10 +148,6 @@ def _boolean(dtype: DType) -> DType:
     return bool_
 
 
-def _or_number(on_bool: str, otherwise: str) -> Callable[..., Any]:
-    return lambda h, a, x: getattr(h, on_bool if x.dtype is bool_ else otherwise)(a, x)
-
-
 register(
     Op(
         "sum",
@@ -186,7 +183,7 @@ register(
         _rule("biuf", _same, empty=False),
         _reference(np.max, _same, initial=_lowest),
         _extremum_gradient,
-        Reduction(lambda dtype: _lowest(dtype.numpy), _or_number("or_", "maximum")),
+        Reduction(lambda dtype: _lowest(dtype.numpy), combination("or_", "maximum")),
         _samples(ALL, empty=False),
         formula="largest x over the axes",
         example="graphc.max([[1.0, 5.0], [3.0, 4.0]], axis=1)",
@@ -200,7 +197,7 @@ register(
         _rule("biuf", _same, empty=False),
         _reference(np.min, _same, initial=_highest),
         _extremum_gradient,
-        Reduction(lambda dtype: _highest(dtype.numpy), _or_number("and_", "minimum")),
+        Reduction(lambda dtype: _highest(dtype.numpy), combination("and_", "minimum")),
         _samples(ALL, empty=False),
         formula="smallest x over the axes",
         example="graphc.min([[1.0, 5.0], [3.0, 4.0]], axis=1)",

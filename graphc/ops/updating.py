@@ -18,7 +18,7 @@ from graphc.errors import ArgumentError, DTypeError, ShapeError, fail
 from graphc.graph import Attrs, Node, Op, Types
 from graphc.ops import indexing, picking
 from graphc.ops.arithmetic import add, maximum, minimum, multiply
-from graphc.ops.indexing import scatter_add_along_axis, take_along_axis
+from graphc.ops.indexing import check_index_type, scatter_add_along_axis, take_along_axis
 from graphc.ops.lowering import ScatterInto
 from graphc.ops.movement import broadcast_to, reshape, slice_size
 from graphc.ops.operands import (
@@ -29,6 +29,7 @@ from graphc.ops.operands import (
     converted,
     expanded,
     normalized_axis,
+    other_sizes,
     promoted,
     result_of,
     tensors_of,
@@ -43,22 +44,17 @@ from graphc.types import Dim, DType, Shape, Size, bool_, int64
 Gradients = Sequence[Tensor | None]
 
 
-def _others(shape: Shape, axis: int) -> Shape:
-    return shape[:axis] + shape[axis + 1 :]
-
-
 def _rule(kinds: str) -> Callable[[Types, Attrs], Types]:
     def rule(types: Types, attrs: Attrs) -> Types:
         if len(types) != 3:
             raise ArgumentError(f"takes 3 operands, not {len(types)}")
         (x, indices, updates), axis = types, attrs["axis"]
         check_kind(x, kinds)
-        if not indices.dtype.is_integer:
-            raise DTypeError(f"indices must be integers: {{1}} is {indices}", hint="indices.astype('int64')")
+        check_index_type(indices, 1)
         if updates.dtype is not x.dtype:
             raise DTypeError(f"{{0}} is {x}, {{2}} is {updates}: they have one dtype")
         same = indices.shape == updates.shape and indices.rank == x.rank and 0 <= axis < x.rank
-        if not same or _others(x.shape, axis) != _others(indices.shape, axis):
+        if not same or other_sizes(x.shape, axis) != other_sizes(indices.shape, axis):
             message = f"{{0}} is {x}, {{1}} is {indices}, {{2}} is {updates}: they differ in another axis than {axis}"
             raise ShapeError(message)
         return (x,)
