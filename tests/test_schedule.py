@@ -35,6 +35,18 @@ def test_known_rows_are_shared_out_evenly() -> None:
         assert int(full) <= int(tiles)
 
 
+def test_tiles_all_have_the_same_rows_where_that_takes_no_longer() -> None:
+    """One k loop instead of two, for 30 % less code; not where lower tiles load more than the rows that are missing."""
+
+    def tile(m: int, n: int) -> tuple[int, int]:
+        vectors, most = register_tile(m, n, 16, 32)
+        return vectors, row_tiles(m, most)[0]
+
+    assert [tile(m, 32) for m in (28, 32, 48, 63)] == [(2, 7), (2, 8), (2, 12), (2, 9)]
+    assert [tile(m, 64) for m in (35, 40, 50, 60)] == [(4, 5), (4, 5), (4, 5), (4, 6)]
+    assert [tile(m, 64) for m in (37, 64, 128, 512)] == [(4, 6)] * 4  # nothing divides 37, and 4 rows are too few
+
+
 def test_tiles_that_lack_a_row_have_a_loop_of_their_own_where_they_are_many() -> None:
     def less(m: Size) -> int:
         a, b = Operand("a", 0, (), 64, 1), Operand("b", 0, (), 64, 1)
@@ -93,7 +105,7 @@ def test_chunks_that_pack_columns_have_all_rows_up_to_a_limit() -> None:
 
     assert [schedule(m).row_chunks for m in (300, 512, 619, 1024)] == [1] * 4  # each column is packed once
     assert schedule(1025).row_chunks == 2 and schedule(2048).row_chunks == 4
-    assert [schedule(512, n).cols for n in (512, 448, 960)] == [2, 1, 2]  # two panels, if there are chunks enough
+    assert [schedule(512, n).cols for n in (512, 448, 832)] == [2, 1, 2]  # two panels, if there are chunks enough
 
 
 @pytest.mark.parametrize("together", [1, 8])

@@ -42,6 +42,7 @@ ANY = 1 << 40
 SHORT_K = 4  # an inner loop that is no longer is unrolled
 MOST_UNKNOWN = 9  # rows of a tile where m is not known: of lower tiles, fewer rows are missing at the end
 MISSING = 33  # a k loop of its own for tiles that lack a row, where that is one of so many rows or more of them
+LACKING = 1.03  # times as long where tiles lack rows; and a k loop more to compile, a third of the time
 FEW = 4  # rows, for which B is read once or twice
 
 
@@ -173,22 +174,30 @@ def register_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, in
     count = ceildiv(n, lanes)
     few = isinstance(m, int) and m <= FEW  # runs of a few cache lines come fastest
     for vectors in range(1, 5 if few else 9):
-        rows = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
-        if rows < 1 or (isinstance(count, int) and vectors > max(count, 1)):
+        most = (registers - registers // 10 - 1 - vectors) // vectors  # a tenth is left to the code generator
+        if most < 1 or (isinstance(count, int) and vectors > max(count, 1)):
             continue
-        if not isinstance(m, int):
-            rows = min(rows, MOST_UNKNOWN)
-        height: float = rows
-        if isinstance(m, int):
-            rows = min(rows, max(m, 1))
-            height = max(m, 1) / ceildiv_int(m, rows)
         padded = -(-count // vectors) * vectors / max(count, 1) if isinstance(count, int) else 1.0
-        # a multiply-add takes half a cycle; 8 must be under way at any time; and so many instructions start in a cycle
-        cycles = max(height * vectors / 2, (height * vectors + height + vectors) / STARTED, 4.0)
-        cost = cycles / (height * vectors) * padded
-        if cost < best_cost - 1e-9:
-            best, best_cost = (vectors, rows), cost
+        for rows, height, lacking in _heights(m, most):
+            # a multiply-add takes half a cycle; 8 must be under way at any time; and so many instructions start in one
+            cycles = max(height * vectors / 2, (height * vectors + height + vectors) / STARTED, 4.0)
+            cost = cycles / (height * vectors) * padded * lacking
+            if cost < best_cost - 1e-9:
+                best, best_cost = (vectors, rows), cost
     return best
+
+
+def _heights(m: Size, most: int) -> list[tuple[int, float, float]]:
+    """(most rows, rows on average, LACKING or 1) of tiles of at most `most` rows: as high as can be, and all equal."""
+    if not isinstance(m, int):
+        rows = min(most, MOST_UNKNOWN)
+        return [(rows, rows, 1.0)]
+    rows = min(most, max(m, 1))
+    tiles = ceildiv_int(m, rows)
+    if m < 1 or m % tiles == 0:
+        return [(rows, max(m, 1) / tiles, 1.0)]
+    even = next(height for height in range(rows, 0, -1) if m % height == 0)
+    return [(rows, m / tiles, LACKING), (even, even, 1.0)]
 
 
 def wide_tile(problem: Problem, lanes: int, registers: int) -> tuple[int, int]:
