@@ -54,12 +54,9 @@ def cnn(w: Weights, x: graphc.Tensor, labels: graphc.Tensor) -> tuple[graphc.Ten
     updates: dict[Any, Any] = {}
     for layer in "12":
         y = ours.conv2d(x, w["conv" + layer], padding=1)
-        mean, var = y.mean((0, 2, 3)), y.var((0, 2, 3))
-        for name, value in (("mean", mean), ("var", y.var((0, 2, 3), correction=1))):
+        for name, value in (("mean", y.mean((0, 2, 3))), ("var", y.var((0, 2, 3), correction=1))):
             updates[w[name + layer]] = 0.9 * w[name + layer] + 0.1 * value
-        channels = (-1, 1, 1)
-        spread = (y - mean.reshape(channels)) * graphc.rsqrt(var + 1e-5).reshape(channels)
-        normal = spread * w["scale" + layer].reshape(channels) + w["shift" + layer].reshape(channels)
+        normal = ours.batch_norm(y, None, None, w["scale" + layer], w["shift" + layer])
         x = ours.max_pool2d(ours.relu(normal), 2)
     return ours.cross_entropy(x.reshape(x.shape[0], -1) @ w["w"] + w["b"], labels), updates
 
@@ -198,13 +195,11 @@ def graphc_step(network: Network, weights: Mapping[str, Array], threads: int) ->
     labels = graphc.placeholder("labels", ("batch", *network.labels[1:]), "int64")
     loss, updates = network.ours(w, x, labels)
     trained = [w[name] for name in network.trained()]
-    gradients = graphc.grad(loss, trained)
+    gradients = dict(zip(trained, graphc.grad(loss, trained), strict=True))
     if network.clip:
-        norm = graphc.sqrt(sum((graphc.square(gradient).sum() for gradient in gradients), graphc.zeros(())))
-        factor = graphc.minimum(network.clip / (norm + 1e-6), 1.0)
-        gradients = [gradient * factor for gradient in gradients]
+        gradients, _ = graphc.optim.clip_grad_norm(gradients, network.clip)
     optimizer = getattr(graphc.optim, network.optimizer)(**network.settings)
-    updates |= optimizer.updates_from(dict(zip(trained, gradients, strict=True)))
+    updates |= optimizer.updates_from(gradients)
     return graphc.function([x, labels], loss, updates=updates, name=network.ours.__name__, threads=threads)
 
 

@@ -65,7 +65,9 @@ class Methods(Foreign):
         """The elements in row-major order along one axis."""
         return call("ravel", self)
 
-    flatten = ravel
+    def flatten(self, start: int = 0, end: int = -1) -> Tensor:
+        """The axes from `start` to `end` as one: `x.flatten(1)` for the rows of a batch."""
+        return call("flatten", self, start, end)
 
     def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
         return call("repeat", self, repeats, axis)

@@ -17,6 +17,8 @@ from typing import Union
 
 import numpy as np
 
+from graphc.size_mistakes import NoNumber
+
 
 @dataclass(frozen=True)
 class Call:
@@ -49,7 +51,7 @@ class Symbol(str):
         return made
 
 
-class Dim:
+class Dim(NoNumber):
     """A size that is not a constant: a sum of integer multiples of products of atoms.
 
     Build one with `Dim.symbol("batch")` and `+ - * //`; operations give an `int` where the names cancel.
@@ -74,8 +76,7 @@ class Dim:
         if calls:
             terms = _multiplied(terms) if "floordiv" in calls else terms
             terms = _paired(terms) if calls != {"floordiv"} else terms
-        kept = [(m, c) for m, c in terms.items() if c]
-        kept.sort(key=lambda term: _monomial_order(term[0]))
+        kept = sorted([(m, c) for m, c in terms.items() if c], key=lambda term: _monomial_order(term[0]))
         if len(kept) < 2 and not (kept and kept[0][0]):
             return kept[0][1] if kept else 0
         return Dim(tuple(kept), not calls)
@@ -234,8 +235,7 @@ def _monomial_order(monomial: Monomial) -> tuple[int, str]:
 
 def _wrapped(size: Size) -> str:
     simple = isinstance(size, int) or (len(size.terms) == 1 and size.terms[0][1] == 1 and len(size.terms[0][0]) == 1)
-    text = str(size)
-    return text if simple and "//" not in text else f"({text})"
+    return str(size) if simple and "//" not in str(size) else f"({size})"
 
 
 def _factor_text(atom: Atom, count: int) -> str:

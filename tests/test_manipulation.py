@@ -75,18 +75,23 @@ def test_repeating_and_moving() -> None:
             graphc.repeat(a, [2, 0, 1, 3], 0), graphc.repeat(a, 2, -1), graphc.flip(a), graphc.flip(a, 1),
             graphc.roll(a, 1), graphc.roll(a, (1, -2), (0, 1)),
             graphc.roll(a, 8, 1), graphc.moveaxis(a[None], 0, -1), graphc.moveaxis(a[None], [0, 1], [2, 0]),
-            graphc.ravel(a), a.flatten(),
+            graphc.ravel(a), a.flatten(), a[None].flatten(0, 1), a[None].flatten(1), a.sum().flatten(),
         ],
         [
             np.tile(A, 2), np.tile(A, (2, 1, 3)), np.repeat(A, 3), np.repeat(A, 2, 0), np.repeat(A, [2, 0, 1, 3], 0),
             np.repeat(A, 2, -1),
             np.flip(A), np.flip(A, 1), np.roll(A, 1), np.roll(A, (1, -2), (0, 1)), np.roll(A, 8, 1),
-            np.moveaxis(A[None], 0, -1), np.moveaxis(A[None], [0, 1], [2, 0]), A.ravel(), A.ravel(),
+            np.moveaxis(A[None], 0, -1), np.moveaxis(A[None], [0, 1], [2, 0]), A.ravel(), A.ravel(), A,
+            A.reshape(1, -1), A.sum().reshape(1),
         ],
         A,
     )  # fmt: skip
     agree(lambda a: [graphc.tile(a, (2, 1)), graphc.repeat(a, 2, 0), graphc.flip(a, 0)],
           [np.tile(A, (2, 1)), np.repeat(A, 2, 0), np.flip(A, 0)], A, named=True)  # fmt: skip
+    a, none = np.zeros((2, 0, 3), "f"), np.zeros((0, 2, 2), "f")
+    agree(lambda x, y: [x.flatten(1), y.flatten(1)], [a.reshape(2, 0), none.reshape(0, 4)], a, none, named=True)
+    with pytest.raises(ShapeError, match=r"flatten: axis 0 of x \(f32\[2,2\]\) lies before axis -1"):
+        placeholder("x", (2, 2)).flatten(-1, 0)
     with pytest.raises(ShapeError, match="roll: 2 shifts for 3 axes"):
         graphc.roll(placeholder("x", (2, 2, 2)), (1, 2), (0, 1, 2))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import pickle
 import re
@@ -17,6 +18,7 @@ from graphc import elsewhere
 from graphc.build import Tensor, parameter, placeholder
 from graphc.errors import GraphcError
 from graphc.nn.functional import cross_entropy, mse_loss
+from graphc.types import Dim
 
 X, LABELS = placeholder("x", (3, 4)), placeholder("i", (3, 4), "int64")
 W, Y = parameter("w", np.ones((5, 4), "float32")), placeholder("y", (3,), "float32")
@@ -50,6 +52,16 @@ def message(build: Callable[[], Any]) -> str:
          " | graphc.stack makes one of it"),
         (lambda: graphc.asarray([[1, X], [X, Y]]), "a list with tensors is no array (x is f32[3,4], y is f32[3])"
          " | graphc.stack makes one of it"),
+        (lambda: X + graphc.arange(3) * Y, "add: shapes do not broadcast: x is f32[3,4], result of multiply is f64[3]"
+         " (sizes 4 and 3 of axis -1) | sizes fit if they are equal or 1; reshape or expand_dims to line the"
+         " axes up from the right"),
+        (lambda: placeholder("i", (2,), "int64") + X, "add: shapes do not broadcast: i is i64[2], x is f32[3,4]"
+         " (sizes 2 and 4 of axis -1) | sizes fit if they are equal or 1; reshape or expand_dims to line the axes up"
+         " from the right"),
+        (lambda: placeholder("z", (2, 3, 4)).transpose(1, 2), "transpose: axes (1, 2) are no order of the axes of z"
+         " (f32[2,3,4]) | swapaxes exchanges two axes"),
+        (lambda: X.transpose((0, 1, 1)), "transpose: axes (0, 1, 1) are no order of the axes of x (f32[3,4])"
+         " | moveaxis moves some and keeps the others"),
         (lambda: X + None, "add: None is neither a tensor nor a number"),
         (lambda: X + {}, "{}: graphc has no dtype object | use numbers or bools"),
         (lambda: X.astype(X), f"graphc has no dtype Tensor; it has {DTYPES}"),
@@ -103,6 +115,11 @@ def test_numpys_refusals_are_type_errors_and_operators_still_work() -> None:
         ("softmax", "graphc' has no attribute 'softmax' | hint: write graphc.nn.functional.softmax"),
         ("sofmax", "graphc' has no attribute 'sofmax' | hint: did you mean graphc.nn.functional.softmax?"),
         ("nn.functional.sofmax", "nn.functional' has no attribute 'sofmax' | hint: did you mean softmax?"),
+        ("float32", 'hint: write the name of a dtype: "float32", "int64", "bool"'),
+        ("nn.GELU", "graphc.nn' has no attribute 'GELU' | hint: did you mean graphc.nn.functional.gelu?"),
+        ("nn.BatchNorm2d", "no attribute 'BatchNorm2d' | hint: write graphc.nn.functional.batch_norm"),
+        ("nn.GRU", "no attribute 'GRU' | hint: write a Python loop over the steps: x[:, t] is one of them"),
+        ("optim.clip_grad_norm_", "hint: write graphc.optim.clip_grad_norm(gradients, max_norm)"),
         ("nn.linear", "graphc.nn' has no attribute 'linear' | hint: did you mean Linear?"),
         ("optim.adamw", "graphc.optim' has no attribute 'adamw' | hint: did you mean AdamW?"),
         ("optim.SDG", "graphc.optim' has no attribute 'SDG' | hint: did you mean SGD?"),
@@ -134,10 +151,45 @@ def test_an_unknown_method_says_what_it_is_called_here() -> None:
     }
 
 
+def test_an_optimiser_says_what_a_step_is_here() -> None:
+    text = "the optimiser SGD has no attribute 'zero_grad'\n  hint: write graphc.function"
+    with pytest.raises(AttributeError, match=text):
+        graphc.optim.SGD().zero_grad()  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'$"):
+        graphc.optim.SGD().nonsense()  # type: ignore[attr-defined]
+
+
+N = Dim.symbol("n")
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: N / 2, "n / 2"), (lambda: 1 / N, "1 / n"), (lambda: N / N, "n / n"), (lambda: 2**N, "2 ** n"),
+        (lambda: (N * 2) ** 0.5, "2*n ** 0.5"), (lambda: N < 3, "n < 3"), (lambda: N >= 3, "n >= 3"),
+        (lambda: N <= N * 2, "n <= 2*n"), (lambda: N > 1.5, "n > 1.5"), (lambda: math.sqrt(N), "float(n)"),
+        (lambda: int(N), "int(n)"),
+    ],
+)  # fmt: skip
+def test_a_size_is_no_number_yet(build: Callable[[], Any], text: str) -> None:
+    found, _, hint = message(build).partition(" | ")
+    assert found.startswith(f"{text}: ") and found.endswith(" is a size, whose number is only known at a call")
+    assert re.fullmatch(r"graphc\.dim_value\(.*n\) is its value in the graph; sizes themselves have \+ - \* // %", hint)
+
+
+def test_a_size_beside_a_tensor_is_its_value() -> None:
+    x = placeholder("x", ("n",))
+    n = x.shape[0]
+    outputs = [x.sum() / n, n / x, x**n, x < n, n * x, graphc.dim_value(n) / 2]  # type: ignore[operator]
+    found = graphc.function([x], outputs)(np.array([1, 2, 4], "f"))
+    assert [array.tolist() for array in found[2:4]] == [[1, 8, 64], [True, True, False]]
+    assert found[1].tolist() == [3, 1.5, 0.75] and found[5] == 1.5
+
+
 def test_every_name_that_a_hint_gives_exists() -> None:
     for ours in elsewhere.THEIRS:
-        for name in re.findall(r"graphc\.(\w+)", ours):
-            assert name in graphc.__all__, ours
+        for name in re.findall(r"graphc\.([\w.]*\w)", ours):
+            assert operator.attrgetter(name)(graphc) and name.split(".")[0] in graphc.__all__, ours
         for name in re.findall(r"\bx\.(\w+)", ours):
             assert hasattr(Tensor, name), ours
     taken = {*graphc.__all__, *dir(Tensor)}

@@ -10,6 +10,7 @@ import graphc
 from graphc.build import constant, parameter, placeholder
 from graphc.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 from graphc.nn import Linear, Module, ReLU, Sequential, functional, load, save
+from tests.array_checks import agree, differentiable
 
 RNG = np.random.default_rng(7)
 LOGITS = RNG.normal(0, 3, (5, 4))
@@ -70,6 +71,36 @@ def test_mse_and_binary_cross_entropy() -> None:
     np.testing.assert_array_equal(far.eval(), [1e4, 0])
 
 
+def test_losses_of_distances_and_of_logarithms_of_probabilities() -> None:
+    x, y = RNG.normal(size=6), RNG.normal(size=6)
+    np.testing.assert_allclose(functional.l1_loss(constant(x), constant(y)).eval(), np.abs(x - y).mean())
+    d = np.abs(x - y)
+    for beta in (0.1, 1.0):
+        expected = np.where(d < beta, d * d / (2 * beta), d - beta / 2)
+        losses = functional.smooth_l1_loss(constant(x), constant(y), "none", beta)
+        np.testing.assert_allclose(losses.eval(), expected, rtol=1e-14)
+    logits, labels = constant(LOGITS), constant(LABELS)
+    both = functional.nll_loss(functional.log_softmax(logits), labels), functional.cross_entropy(logits, labels)
+    np.testing.assert_allclose(both[0].eval(), both[1].eval(), rtol=1e-14)
+
+
+def test_activations() -> None:
+    x = np.array([-np.inf, -800.0, -1.0, -0.0, 0.0, 2.0, 800.0, np.inf, np.nan])
+    with np.errstate(over="ignore"):
+        gated = x[1:-2] / (1 + np.exp(-x[1:-2]))
+        below = np.expm1(x)
+    agree(
+        lambda x: [functional.silu(x[1:-2]), functional.leaky_relu(x, 0.5), functional.elu(x, 2.0)],
+        [gated, np.where(x > 0, x, 0.5 * x), np.where(x > 0, x, 2 * below)],
+        x, rtol=1e-14,
+    )  # fmt: skip
+    for function in (functional.silu, functional.leaky_relu, functional.elu):
+        differentiable(function, RNG.normal(size=40))
+        far = placeholder("far", (2,), "float64")
+        (slope,) = graphc.grad(function(far).sum(), [far])
+        assert np.isfinite(slope.eval({far: np.array([800.0, -800.0])})).all()
+
+
 def test_losses_say_what_does_not_fit() -> None:
     x = placeholder("x", ("n", 4))
     with pytest.raises(ShapeError, match=r"x \(f32\[n,4\]\) needs labels of shape \[n\], not y \(i64\[n,1\]\)"):
@@ -84,6 +115,14 @@ def test_losses_say_what_does_not_fit() -> None:
         functional.mse_loss(x, placeholder("y", ("n", 1)))
     assert "test_nn.py" in str(info.value) and "functional.mse_loss(x, placeholder" in str(info.value)
     assert "a loss does not broadcast" in str(info.value)
+    with pytest.raises(DTypeError, match=r"nll_loss: labels must be integers: y is bool\[n\]"):
+        functional.nll_loss(x, placeholder("y", ("n",), "bool"))
+    with pytest.raises(DTypeError, match=r"labels must be integers: .*\n.*\n.*hint: \(...\).astype\('int64'\)"):
+        functional.nll_loss(x, x[:, 0] * 2)
+    with pytest.raises(ArgumentError, match="smooth_l1_loss: beta must be positive, not 0.*\n.*\n.*write l1_loss"):
+        functional.smooth_l1_loss(x, x, beta=0)
+    with pytest.raises(ShapeError, match="l1_loss: the shapes of"):
+        functional.l1_loss(x, x[:, 0])
     with pytest.raises(ArgumentError, match='reduction is "mean", "sum" or "none", not \'avg\''):
         functional.mse_loss(x, x, reduction="avg")
 

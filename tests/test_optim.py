@@ -8,8 +8,9 @@ import pytest
 import graphc
 from graphc.build import Parameter, Tensor, parameter, placeholder
 from graphc.errors import ArgumentError, DTypeError, GradientError, ShapeError
-from graphc.optim import SGD, Adam, AdamW, Optimizer
+from graphc.optim import SGD, Adam, AdamW, Optimizer, clip_grad_norm
 
+RNG = np.random.default_rng(8)
 TARGETS = np.random.default_rng(5).normal(size=(30, 4))
 Formula = Callable[[np.ndarray, np.ndarray, dict[str, np.ndarray], int], np.ndarray]
 
@@ -196,6 +197,31 @@ def test_an_assigned_learning_rate_reaches_the_step_that_is_compiled() -> None:
         scheduled.lr = 0.1
 
 
+@pytest.mark.parametrize("size", [0.01, 1.0, 300.0])
+def test_clipped_gradients(size: float) -> None:
+    a, b = size * RNG.normal(size=(3, 5)), (size * RNG.normal(size=4)).astype("float32")
+    w, v = parameter("w", np.zeros((3, 5))), parameter("v", np.zeros(4, "float32"))
+    x, y = placeholder("x", (3, 5), "float64"), placeholder("y", (4,), "float32")
+    clipped, norm = clip_grad_norm({w: x, v: y}, 2.0)
+    found, both = graphc.function([x, y], [norm, [clipped[w], clipped[v]]])(a, b)
+    expected = np.sqrt((a * a).sum() + (b.astype("float64") ** 2).sum())
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for got, whole in zip(both, (a, b)):
+        assert got.dtype == whole.dtype
+        np.testing.assert_allclose(got, whole * min(1, 2 / (expected + 1e-6)), rtol=1e-6)
+        assert expected > 2 or np.array_equal(got, whole)  # small ones are not touched
+
+
+def test_clipping_adds_up_narrow_floats_as_float32_and_passes_nan_on() -> None:
+    w = parameter("w", np.zeros(4, "float16"))
+    x = placeholder("x", (4,), "float16")
+    clipped, norm = clip_grad_norm({w: x}, 2.0)
+    step = graphc.function([x], [norm, clipped[w]])
+    large, cut = step(np.full(4, 1000, "float16"))  # its square is no float16
+    assert large == 2000 and cut.dtype == np.float16 and np.array_equal(cut, np.ones(4))
+    assert np.isnan(step(np.array([np.nan, 1, 1, 1], "float16"))[1]).all()
+
+
 def test_messages() -> None:
     w, n = parameter("w", np.ones(2)), parameter("n", np.ones(2, "int64"))
     loss = (w * w).sum()
@@ -222,6 +248,17 @@ def test_messages() -> None:
     for betas in (0.9, (0.9,)):
         with pytest.raises(ArgumentError, match="adam: betas are two numbers, not .*0.9"):
             Adam(betas=betas)  # type: ignore[arg-type]
+    hint = r"Adam: the first argument is the learning rate,(.*\n)*.*write Adam\(lr=...\).updates\(loss, parameters\)"
+    for parameters in ([w], iter([w]), {"w": w}):
+        with pytest.raises(ArgumentError, match=hint):
+            Adam(parameters, lr=0.1)  # type: ignore[misc, arg-type]
+    with pytest.raises(ArgumentError, match=r"sgd: gradients are a dict(.*\n)*.*dict\(zip\(parameters, graphc"):
+        SGD().updates_from([w])  # type: ignore[arg-type]
+    for gradients in ([w], {}):
+        with pytest.raises(ArgumentError, match=r"clip_grad_norm: gradients are a dict(.*\n)*.*dict\(zip\(param"):
+            clip_grad_norm(gradients, 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="clip_grad_norm: max_norm must be at least 0, not -1.0"):
+        clip_grad_norm({w: w}, -1.0)
     with pytest.raises(DTypeError, match=r"sgd: n is i64\[2\]: only floats can be trained"):
         SGD().updates(loss, [n])
     with pytest.raises(GradientError):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each layer may import from itself and from those before it; __init__ and __main__ stand above all.
 LAYERS = [
     {"elsewhere", "errors", "files", "settings", "observe", "target"},
-    {"sizes", "size_values", "size_reader", "bounds", "size_facts", "types", "conversion"},
+    {"size_mistakes", "sizes", "size_values", "size_reader", "bounds", "size_facts", "types", "conversion"},
     {"graph", "extents"},
     {"nest", "state", "declared", "foreign", "methods", "build"},
     {"ops"},

@@ -7,7 +7,6 @@ is subtracted for stability stands under `stop_gradient`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc import ops
@@ -26,10 +25,11 @@ from graphc.nn.adaptive import (
 from graphc.nn.attention import scaled_dot_product_attention
 from graphc.nn.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from graphc.nn.interpolation import interpolate
+from graphc.nn.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from graphc.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops import relu, sigmoid, softplus, tanh
 from graphc.random import Generator
-from graphc.types import Size
+from graphc.types import Shape
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -38,6 +38,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool1d",
     "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
@@ -45,20 +46,27 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "dropout",
+    "elu",
     "embedding",
     "gelu",
     "global_avg_pool2d",
     "global_max_pool2d",
+    "group_norm",
     "interpolate",
+    "l1_loss",
     "layer_norm",
+    "leaky_relu",
     "log_softmax",
     "max_pool1d",
     "max_pool2d",
     "mse_loss",
+    "nll_loss",
     "relu",
     "rms_norm",
     "scaled_dot_product_attention",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
     "tanh",
@@ -80,6 +88,21 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
         fail(ArgumentError, f'gelu: approximate is "none" or "tanh", not {approximate!r}')
     inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
     return x * 0.5 * (1 + tanh(inner))
+
+
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x), also called swish. `silu(constant([0.0, 1.0]))` is [0.0, 0.7310...]."""
+    return x * sigmoid(x)
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x above 0, negative_slope * x elsewhere. `leaky_relu(constant([-1.0, 2.0]))` is [-0.01, 2.0]."""
+    return ops.where(x > 0, x, negative_slope * x)
+
+
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """x above 0, alpha (exp(x) - 1) elsewhere. `elu(constant([-1.0, 2.0]))` is [-0.6321..., 2.0]."""
+    return ops.where(x > 0, x, alpha * ops.expm1(x))
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
@@ -104,25 +127,27 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     shape of `logits`. `reduction` is "mean" (over all labels), "sum" or "none". Raises ShapeError or DTypeError.
     `cross_entropy(constant([[0.0, 0.0]]), constant([1]))` is 0.6931....
     """
-    axis = 1 if len(logits.shape) > 1 else 0
-    if not logits.dtype.is_float or not logits.shape:
-        fail(DTypeError, f"cross_entropy: logits must be floats with an axis of classes, not {shown(logits)}")
+    axis, expected = _classes("cross_entropy", logits)
     shifted = _shifted(logits, axis)
     log_sum = ops.log(ops.exp(shifted).sum(axis, keepdims=True))
-    expected = logits.shape[:axis] + logits.shape[axis + 1 :]
-    if labels.dtype.is_float:
-        if labels.shape == expected:
-            hint = f"{describe(labels.ref)}.astype('int64')"
-            fail(DTypeError, f"cross_entropy: labels must be integers: {signature(labels)}", hint)
+    if labels.dtype.is_float and labels.shape != expected:
         _same_shape("cross_entropy", logits, labels)
         return _reduced((labels * (log_sum - shifted)).sum(axis), reduction, "cross_entropy")
-    if not labels.dtype.is_integer:
+    if not labels.dtype.is_float and not labels.dtype.is_integer:
         fail(DTypeError, f"cross_entropy: labels must be integers or floats, not {shown(labels)}")
-    if labels.shape != expected:
-        shape = ",".join(map(str, expected))
-        fail(ShapeError, f"cross_entropy: {shown(logits)} needs labels of shape [{shape}], not {shown(labels)}")
-    picked = ops.take_along_axis(shifted, labels.reshape((*labels.shape[:axis], 1, *labels.shape[axis:])), axis)
-    return _reduced((log_sum - picked).reshape(expected), reduction, "cross_entropy")
+    _check_labels("cross_entropy", logits, labels, expected)
+    return _reduced((log_sum - _picked(shifted, labels, axis)).reshape(expected), reduction, "cross_entropy")
+
+
+def nll_loss(log_probabilities: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """-x[label] of logarithms of probabilities, as `log_softmax` gives them: the second half of `cross_entropy`.
+
+    f32[N, C, ...] (or f32[C]) and integers in 0..C-1 of the same shape without the C; errors as there.
+    `nll_loss(constant([[-0.5, -1.0]]), constant([1]))` is 1.0.
+    """
+    axis, expected = _classes("nll_loss", log_probabilities)
+    _check_labels("nll_loss", log_probabilities, labels, expected)
+    return _reduced(-_picked(log_probabilities, labels, axis).reshape(expected), reduction, "nll_loss")
 
 
 def mse_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -135,6 +160,25 @@ def mse_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     return _reduced(difference * difference, reduction, "mse_loss")
 
 
+def l1_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """|prediction - target|, of equal shapes. `l1_loss(constant([1.0, 2.0]), constant([1.0, 4.0]))` is 1.0."""
+    _same_shape("l1_loss", prediction, target)
+    return _reduced(ops.abs(prediction - target), reduction, "l1_loss")
+
+
+def smooth_l1_loss(prediction: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """d**2 / (2 beta) where d = |prediction - target| is below beta, d - beta / 2 elsewhere; the shapes must be equal.
+
+    `beta` is positive. `smooth_l1_loss(constant([1.0, 2.0]), constant([0.0, 4.0]))` is 1.0.
+    """
+    _same_shape("smooth_l1_loss", prediction, target)
+    if not beta > 0:
+        fail(ArgumentError, f"smooth_l1_loss: beta must be positive, not {beta!r}", "for beta=0 write l1_loss")
+    size = ops.abs(prediction - target)
+    losses = ops.where(size < beta, 0.5 / beta * (size * size), size - 0.5 * beta)
+    return _reduced(losses, reduction, "smooth_l1_loss")
+
+
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """softplus(x) - x*y: the cross entropy of sigmoid(x) with targets y in 0..1 (floats, integers or bools).
 
@@ -143,36 +187,6 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction:
     _same_shape("binary_cross_entropy_with_logits", logits, targets)
     y = targets if targets.dtype.is_float else targets.astype(logits.dtype)
     return _reduced(softplus(logits) - logits * y, reduction, "binary_cross_entropy_with_logits")
-
-
-def layer_norm(
-    x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last axes, whose sizes are `shape` (as is weight's).
-
-    A number for `shape` is that of the last axis alone.
-
-    The variance is the biased one. `layer_norm(f32[batch,64], (64,))` is f32[batch,64].
-    `layer_norm(constant([[1.0, 3.0]]), (2,), eps=0.0)` is [[-1.0, 1.0]].
-    """
-    shape = _sizes(shape)
-    axes = _last_axes("layer_norm", x, shape)
-    centred = x - x.mean(axes, keepdims=True)
-    scale = ops.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)  # one division for a row, as in PyTorch
-    return _scaled("layer_norm", centred * scale, shape, weight, bias)
-
-
-def rms_norm(x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape` (a number: of the last axis).
-
-    `eps` is the dtype's epsilon if None. `rms_norm(f32[batch,64], (64,))` is f32[batch,64].
-    `rms_norm(constant([[3.0, 4.0]]), (2,), eps=0.0)` is [[0.8485..., 1.1313...]].
-    """
-    shape = _sizes(shape)
-    axes = _last_axes("rms_norm", x, shape)
-    small = x.dtype.limits.eps if eps is None else eps
-    scale = ops.rsqrt((x * x).mean(axes, keepdims=True) + small)
-    return _scaled("rms_norm", x * scale, shape, weight, None)
 
 
 def embedding(indices: Tensor, weight: Tensor) -> Tensor:
@@ -209,24 +223,27 @@ def dropout(x: Tensor, p: float = 0.5, generator: Generator | None = None, train
     return ops.where(generator.bernoulli(1 - p, x.shape), x * (1 / (1 - p)), 0)
 
 
-def _sizes(shape: Size | Sequence[Size]) -> Sequence[Size]:
-    return shape if isinstance(shape, Sequence) else (shape,)
+def _classes(function: str, x: Tensor) -> tuple[int, Shape]:
+    """The axis of the classes, and the shape without it."""
+    if not x.dtype.is_float or not x.shape:
+        fail(DTypeError, f"{function}: logits must be floats with an axis of classes, not {shown(x)}")
+    axis = 1 if len(x.shape) > 1 else 0
+    return axis, x.shape[:axis] + x.shape[axis + 1 :]
 
 
-def _last_axes(function: str, x: Tensor, shape: Sequence[Size]) -> tuple[int, ...]:
-    if not x.dtype.is_float:
-        fail(DTypeError, f"{function}: takes floats, not {x.type}")
-    if not shape or x.shape[-len(shape) :] != tuple(shape):
-        fail(ShapeError, f"{function}: {x.type} does not end in the shape {list(shape)}")
-    return tuple(range(-len(shape), 0))
+def _check_labels(function: str, x: Tensor, labels: Tensor, expected: Shape) -> None:
+    if not labels.dtype.is_integer:
+        name = describe(labels.ref)
+        hint = f"{name if name.isidentifier() else '(...)'}.astype('int64')" if labels.dtype.is_float else None
+        fail(DTypeError, f"{function}: labels must be integers: {signature(labels)}", hint)
+    if labels.shape != expected:
+        shape = ",".join(map(str, expected))
+        fail(ShapeError, f"{function}: {shown(x)} needs labels of shape [{shape}], not {shown(labels)}")
 
 
-def _scaled(function: str, x: Tensor, shape: Sequence[Size], weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    for part in (weight, bias):
-        if part is not None and part.shape != tuple(shape):
-            fail(ShapeError, f"{function}: weight and bias have the shape {list(shape)}, not {part.type}")
-    scaled = x if weight is None else x * weight
-    return scaled if bias is None else scaled + bias
+def _picked(x: Tensor, labels: Tensor, axis: int) -> Tensor:
+    """x at its label, with the axis of classes as one of size 1."""
+    return ops.take_along_axis(x, labels.reshape((*labels.shape[:axis], 1, *labels.shape[axis:])), axis)
 
 
 def _shifted(x: Tensor, axis: int) -> Tensor:

@@ -45,6 +45,7 @@ from graphc.ops.functions import logaddexp, logsumexp
 from graphc.ops.indexing import scatter_add_along_axis, take_along_axis
 from graphc.ops.joining import (
     concat,
+    flatten,
     flip,
     meshgrid,
     moveaxis,
@@ -191,6 +192,7 @@ __all__ = [
     "expand_dims",
     "expm1",
     "eye",
+    "flatten",
     "flip",
     "floor",
     "floor_divide",

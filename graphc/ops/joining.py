@@ -1,4 +1,4 @@
-"""Arrays joined and cut up: the op `concat`; stack, unstack, split, tile, repeat, roll, flip, meshgrid and ravel.
+"""Arrays joined and cut up: the op `concat`; stack, unstack, split, tile, repeat, roll, flip, ravel, flatten, meshgrid.
 
 All but `concat` are compositions. Sizes may be named; where a function must know one, its error says so.
 """
@@ -29,7 +29,7 @@ from graphc.ops.operands import (
 )
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, Operand, Sample
-from graphc.types import Dim, Shape, Size, floordiv, maximum, minimum
+from graphc.types import Dim, Shape, Size, floordiv, maximum, minimum, product
 
 _B = Dim.symbol("batch")
 MOST = 16  # operands of one node; more are joined in groups first, since each element asks all operands
@@ -276,6 +276,22 @@ def ravel(x: TensorLike) -> Tensor:
     return reshape(tensor, (tensor.size,))
 
 
+def flatten(x: TensorLike, start: int = 0, end: int = -1) -> Tensor:
+    """The axes from `start` to `end` (which is one of them) as one, as `torch.flatten`; NumPy's without arguments.
+
+    `flatten(f32[batch,3,4], 1)` is f32[batch,12]; a scalar becomes a vector. An `end` before `start` is a ShapeError.
+    `flatten([[[1, 2], [3, 4]]], 1)` is [[1, 2, 3, 4]].
+    """
+    tensor = as_tensor(x)
+    if tensor.ndim == 0:
+        return ravel(tensor)
+    first, last = (normalized_axis("flatten", axis, tensor.ndim, tensor) for axis in (start, end))
+    if first > last:
+        fail(ShapeError, f"flatten: axis {end} of {shown(tensor)} lies before axis {start}")
+    shape = tensor.shape
+    return reshape(tensor, (*shape[:first], product(shape[first : last + 1]), *shape[last + 1 :]))
+
+
 def meshgrid(*arrays: TensorLike, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Coordinate arrays from vectors, as `numpy.meshgrid`: "xy" exchanges the first two axes of the grid, "ij" not.
 
@@ -300,4 +316,4 @@ def meshgrid(*arrays: TensorLike, indexing: str = "xy") -> tuple[Tensor, ...]:
     return tuple(broadcast_to(c, shape) for c in columns)
 
 
-install(ravel=ravel)
+install(ravel=ravel, flatten=flatten)

@@ -194,6 +194,9 @@ def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
         order = tuple(reversed(range(tensor.ndim)))
     else:
         order = tuple(normalized_axis("transpose", a, tensor.ndim, tensor) for a in axes)
+        if sorted(order) != list(range(tensor.ndim)):
+            hint = "swapaxes exchanges two axes" if len(order) == 2 else "moveaxis moves some and keeps the others"
+            fail(ShapeError, f"transpose: axes {order} are no order of the axes of {shown(tensor)}", hint)
     return tensor if order == tuple(range(tensor.ndim)) else cast(Tensor, apply(_transpose_op, tensor, axes=order))
 
 

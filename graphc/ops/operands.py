@@ -148,7 +148,8 @@ def matched(name: str, *operands: TensorLike, dtype: DType | None = None) -> lis
     """`operands` promoted to one dtype (or `dtype`) and broadcast to one shape."""
     common = dtype or promoted(name, *operands)
     tensors = [converted(name, x, common) for x in operands]
-    shape = broadcast_shape(name, *tensors)
+    given = [x if isinstance(x, Tensor) else t for x, t in zip(operands, tensors, strict=True)]  # an error names these
+    shape = broadcast_shape(name, *given)
     return [expanded(t, shape) for t in tensors]
 
 

@@ -7,13 +7,14 @@ graphc, so one compiled step reads and writes it: `<name>.lr`, `<name>.step` and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from graphc.autodiff import grad
 from graphc.build import Parameter, Tensor, fail, parameter
+from graphc.elsewhere import unknown
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.graph import describe, shown
 from graphc.nn.state_dict import load_arrays
@@ -29,6 +30,13 @@ class Optimizer:
     tensor, such as a schedule computed from a step counter. `name` starts the names of all state; two optimisers of
     one kind in one function need different ones.
     """
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        """A new one, or an error for PyTorch's `Adam(parameters, lr)`: here the parameters are named by `updates`."""
+        if args and isinstance(args[0], Iterable) and not isinstance(args[0], (Tensor, str, np.ndarray)):
+            hint = f"write {cls.__name__}(lr=...).updates(loss, parameters)"
+            fail(ArgumentError, f"{cls.__name__}: the first argument is the learning rate, not the parameters", hint)
+        return super().__new__(cls)
 
     def __init__(self, lr: float | Tensor, name: str) -> None:
         self.name = name
@@ -64,6 +72,11 @@ class Optimizer:
         check(self.name, "lr", rate, rate >= 0, "at least 0")
         return rate
 
+    if not TYPE_CHECKING:  # for people's mistakes; a type checker finds them itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise unknown(f"the optimiser {type(self).__name__}", name, dir(type(self)))
+
     @property
     def slots(self) -> dict[str, Parameter]:
         """The state by name, without the optimiser's own: `step`, `exp_avg.<parameter>`, ... and `lr` if it is ours."""
@@ -89,7 +102,10 @@ class Optimizer:
         return self.updates_from(dict(zip(chosen, grad(loss, chosen), strict=True)))
 
     def updates_from(self, gradients: Mapping[Parameter, Tensor]) -> dict[Parameter, Tensor]:
-        """As `updates`, for gradients that you have (clipped ones, say)."""
+        """As `updates`, for gradients that you have: those of `graphc.optim.clip_grad_norm`, say."""
+        if not hasattr(gradients, "items"):
+            hint = "write dict(zip(parameters, graphc.grad(loss, parameters)))"
+            fail(ArgumentError, f"{self.name}: gradients are a dict, parameter -> gradient", hint)
         self._check_parameters(list(gradients))
         result = self.begin()
         for one, gradient in gradients.items():
