@@ -1,4 +1,4 @@
-"""The runtime: compiling objects and loading them, executables, buffers, threads, the cache, profiles.
+"""The runtime: compiling objects and loading them, executables, buffers, threads, the cache.
 
 Enter at `graphc.runtime.jit` (LLVM IR to addresses) and `graphc.runtime.executable` (a call). The folder stands at
 the top of the repository and is linked as `graphc/runtime`.
