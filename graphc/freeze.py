@@ -1,4 +1,4 @@
-"""From what a user hands to `function` to one Graph: inputs, parameters, updates, the nest."""
+"""From what a user hands to `function` to one Graph: inputs, parameters, updates, the nest. Enter at `freeze`."""
 
 from __future__ import annotations
 

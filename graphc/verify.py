@@ -2,7 +2,7 @@
 
 The pass manager calls `verify(graph, after="fuse")` when GRAPHC_VERIFY is on (always in tests). A failure is an
 InternalError that names the pass and shows the node in text form: a user cannot cause one. To check one more thing,
-add a line to `_check_graph` or `_check_node`.
+add a line to `check` or `check_node`.
 """
 
 from __future__ import annotations

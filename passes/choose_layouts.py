@@ -43,7 +43,9 @@ MANY = 1 << 17  # elements that do
 MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than their number where loads count too
 SLICED, SLICED_SUMS = 0.015, 0.25  # what is saved of depthwise windows, and of some sums into them: shifted lines,
 SLICED_IDLE, SLICED_STRIDED = 0.12, 0.12  # for each idle lane of a line, and where lines are read with gaps
-FEW_STEPS, SQUARE = 256, 12  # of a product that stores what leaves a group channels-first, and elements of its lines
+# Of a product that stores what leaves a group channels-first itself: the most steps of a sum, with more of which a copy
+# behind it costs no more; and the fewest elements of a line.
+DIRECT_STEPS, DIRECT_LINE = 256, 12
 PER_AXIS = frozenset({"slice", "unslice"})  # movement whose attributes list the axes
 LISTS = ("starts", "stops", "steps", "shape")
 
@@ -312,8 +314,8 @@ class _Mover:
         line, channels = sizes[out[-1]], sizes[out[1]]
         if not all(isinstance(size, int) for size in (line, channels, *steps)) or len(product.channels) < 2:
             return False
-        few = prod(cast(list[int], steps)) <= FEW_STEPS and _count(node.types[0].shape) > MANY
-        return window and few and cast(int, line) >= SQUARE and cast(int, channels) >= LANES
+        few = prod(cast(list[int], steps)) <= DIRECT_STEPS and _count(node.types[0].shape) > MANY
+        return window and few and cast(int, line) >= DIRECT_LINE and cast(int, channels) >= LANES
 
     def _carried(self, node: Node, inputs: tuple[Value, ...]) -> Tensor:
         operands = [self._version(old, new) for old, new in zip(node.inputs, inputs, strict=True)]

@@ -3,7 +3,7 @@
 Enter at `compute_operands`. A kernel whose nodes are all elementwise (or movement) and whose one result nothing but
 operands of matmuls reads becomes part of their kernels: its nodes stand before the matmul, and its operands are theirs.
 Where the loop level packs the operand, it computes as it packs; `graphc.loops.prologue` says how and when it does not.
-docs/design/prologues.md has the reasons. To allow more producers, edit `is_producer`; more readers, `_operand_of`.
+docs/design/prologues.md has the reasons. To allow more producers, edit `is_producer`; more readers, `_is_operand_of`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What loops a kernel needs: the full shape, the reduced axes, and the class of every value inside.
 
 `kernel_shape(graph)` reads the inner graph of a kernel and says which of the shapes of docs/design/core.md it has:
-`ContractionShape`, `RowsShape` or `ScatterShape`; the loop level schedules by it and fusion forms only kernels for
+`ContractionShape`, `RowsShape`, `ScatterShape`, ...; the loop level schedules by it and fusion forms only kernels for
 which it gives an answer. The rules are few functions on `Rows`, shared with fusion: `alignment` (which axes of a row
 value are which axes of the full shape), `moved` (what movement does to them) and `reaches`. To allow a further shape,
 add a class here and its branch in `kernel_shape`.

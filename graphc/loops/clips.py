@@ -1,10 +1,10 @@
 """Windows that reach beyond an operand: which steps of a contraction are left for a batch element, and for a row.
 
-A window's loop runs over the steps that meet an element (`Clip` in schedule.py), so padding is neither copied nor
+A window's loop runs over the steps that meet an element (`Clip` in problem.py), so padding is neither copied nor
 multiplied. Where the window moves with a batch axis, its bounds follow from the index at run time: `steps_left`. Where
 it moves with the rows of a tile, which of them lack which steps is known when the code is made: `spans` says for which
 tiles, and their loops are cut into segments in which the same rows take part. If that loop runs around the blocks, all
-steps of a block belong to one segment, which its index tells at run time: `segments_of`.
+steps of a block belong to one segment, which its index tells at run time: `segments_of`. Enter at `clipped`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What an element of a kernel costs, read off the scalar bodies by a handler that only counts."""
+"""What an element of a kernel costs, read off the scalar bodies by a handler that only counts.
+
+Enter at `element_cost` (all that a kernel computes for an element) or `body_cost` (one op).
+"""
 
 from __future__ import annotations
 

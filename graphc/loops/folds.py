@@ -3,7 +3,7 @@
 A `Fold` has `ways` registers of `width` lanes; the values of one step go to the registers in turn. `lanes` joins the
 registers, `result` also the lanes. Masked-off lanes count as the neutral element. A sum of many float32 (`wide`) adds
 the values of one step to each other first, and that to one register in float64: better than a pairwise sum, and not
-slower than memory.
+slower than memory. Enter at `fold_for`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Contraction kernels: the operands as strides of labelled axes, and a fused epilogue evaluated on register tiles."""
+"""Contraction kernels: the operands as strides of labelled axes, and a fused epilogue evaluated on register tiles.
+
+Enter at `lower_contraction`.
+"""
 
 from __future__ import annotations
 

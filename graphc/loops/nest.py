@@ -18,7 +18,7 @@ from graphc.loops.schedule import known
 from graphc.target import Target
 from graphc.types import DType, Size, product
 
-FEW_STEPS = 512  # of a sum whose results are stored so often that they are worth to be transposed
+CROSSED_STEPS = 512  # of a sum at most, whose results are transposed in registers rather than scattered (crossed.py)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def arrange(
     loops = _merged([loop for loop in loops if loop.size != 1])
     result = [loop for loop in loops if loop.in_c]
     summed = _summed_order([loop for loop in loops if not loop.in_c])
-    few = known(product(loop.size for loop in summed), 2 * FEW_STEPS) <= FEW_STEPS
+    few = known(product(loop.size for loop in summed), 2 * CROSSED_STEPS) <= CROSSED_STEPS
     row, col, turned = _choose(result, summed[-1] if summed else None, few, dtype, target)
     if turned:
         buffers, offsets = (buffers[1], buffers[0]), (offsets[1], offsets[0])

@@ -1,4 +1,4 @@
-"""The Program as text, and its verifier."""
+"""The Program as text, and its verifier. Enter at `print_program`, `print_loops` and `verify_program`."""
 
 from __future__ import annotations
 

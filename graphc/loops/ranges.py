@@ -1,4 +1,7 @@
-"""Index arithmetic that knows what it works on: div and mod of movement, addresses of elements."""
+"""Index arithmetic that knows what it works on: div and mod of movement, addresses of elements.
+
+Enter at `Ranges`, which knows the size that each symbol of an index stays below.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Kernels go into the earliest region after their producers, those that recompute into the last one before their readers;
 updates of parameters go last, together, so that one region walks all parameters of an optimiser and a failed check
 stops the step before anything has changed. An update is in place where every other reader of the old value has run
-before, and its own kernel reads the old value only at the element that it writes.
+before, and its own kernel reads the old value only at the element that it writes. Enter at `schedule`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A kernel that reads its operands only as whole full, row or scalar values does not care how many axes it has: its kept
 axes are one axis and its reduced axes another. `regroup` rebuilds the inner graph so, with names for sizes that no
 schedule needs to know. Long vectors come out of it (an elementwise kernel has one axis), and equal code for equal
-work: all parameters of an optimiser share one kernel, all bias gradients another.
+work: all parameters of an optimiser share one kernel, all bias gradients another. Enter at `regroup`.
 """
 
 from __future__ import annotations

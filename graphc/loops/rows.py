@@ -12,6 +12,7 @@ Lanes run along the last axis, whether it is kept (vector accumulators, no horiz
 accumulators, then a fixed tree). Sums over columns go to the chunk's line in memory (lines.py), row by row: a last loop
 for several rows at once, joined in registers, is slower (docs/rows.md). Short static rows are straight-line code, so
 that what a row computes once is never computed again. How many elements a chunk has follows from the sizes alone.
+Enter at `RowsLowering`.
 """
 
 from __future__ import annotations

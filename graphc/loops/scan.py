@@ -2,7 +2,8 @@
 
 Lanes run along the last axis if that is not the one that is scanned: they are chains of their own. Else as many chains
 as a vector has lanes run side by side: squares of their elements are transposed in registers, combined, and transposed
-back. Chunks are groups of chains, so no chain is cut, and the result is that of a plain loop, to the bit.
+back. Chunks are groups of chains, so no chain is cut, and the result is that of a plain loop, to the bit. Enter at
+`lower_scan`.
 """
 
 from __future__ import annotations

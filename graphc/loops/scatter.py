@@ -1,4 +1,7 @@
-"""Scatter kernels: zeros or a copy, then updates one by one in index order: equal indices have a fixed result."""
+"""Scatter kernels: zeros or a copy, then updates one by one in index order: equal indices have a fixed result.
+
+Enter at `lower_scatter`.
+"""
 
 from __future__ import annotations
 

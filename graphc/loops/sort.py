@@ -2,7 +2,7 @@
 
 Runs of 1, 2, 4, ... positions are merged, from the result into a temporary and back, two passes at a time so that the
 last one ends in the result. Each step of a merge takes one of two heads and has no branch. Scalar; chunks are groups
-of chains.
+of chains. Enter at `lower_sort`.
 """
 
 from __future__ import annotations
