@@ -6,7 +6,7 @@ Enter at `lower_contraction`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from graphc.errors import InternalError
 from graphc.graph import Graph, Value
@@ -32,53 +32,69 @@ def lower_contraction(
     name: str, graph: Graph, shape: ContractionShape, target: Target, checks: Checks, shared: Callable[[Pack], bool]
 ) -> Lowered:
     """The kernel for one contraction and its epilogue. shared: whether another one packs an operand in this way."""
-    node = shape.matmul
-    axes = [f"f{i}" for i in range(len(shape.full))]
-    buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
-    outputs = [(value, f"b{len(graph.inputs) + i}") for i, value in enumerate(graph.outputs)]
-    dtype = node.types[0].dtype
+    dtype = shape.matmul.types[0].dtype
     builder = Builder(target.lanes(dtype.itemsize))
-    extents: dict[str, Size] = dict(zip(axes, shape.full, strict=True))
-    evaluator = Evaluator(builder, graph, buffers, extents, checks)
-    index = tuple(Dim.symbol(axis) for axis in axes)
+    buffers = {value: f"b{i}" for i, value in enumerate(graph.inputs)}
     labels, arranged = arranged_contraction(graph, shape, buffers, target)
-    names = [f"@{n}" for n in range(len(arranged.batch) + 2)]  # batch, row and column of an element of C
-    *batches, of_row, of_col = map(Dim.symbol, names)
-    at = arranged.place(tuple(batches), of_row, of_col)
-    axis_of: dict[str, Size] = {axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)}
-    lane: Size = of_col if arranged.col is None else 0  # without columns the only element that there is lies in lane 0
-    addresses = [substitute(linear_address(index, v.type.shape), axis_of) + lane for v, _ in outputs]
-    bare = all(v == Value(node) for v, _ in outputs)
-
-    def epilogue(h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None) -> None:
-        here: dict[str, Size] = dict(zip(names, (*batch, row, col), strict=True))
-        place = {} if bare else {axis: substitute(size, here) for axis, size in axis_of.items()}
-        point = Point(place, mask, {Value(node): value})
-        results = [evaluator.at(v, index, point) for v, _ in outputs]
-        for (_, buffer), address, result in zip(outputs, addresses, results, strict=True):
-            h.store(buffer, substitute(address, here), result, mask)
-
-    touched = [(buffer, address, True) for (_, buffer), address in zip(outputs, addresses, strict=True)]
-    touched += [(buffers[v], addresses[0], False) for v in _read_in_place(shape)]
-
-    def ahead(h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
-        here: dict[str, Size] = dict(zip(names, (*batch, row, col), strict=True))
-        for buffer, address, write in touched:
-            adjacent, place = h.lane_form(substitute(address, here))
-            if adjacent:
-                h.emit(Prefetch(buffer, h.index(place).expr, write))
-
+    behind = _Behind(builder, graph, shape, buffers, labels, arranged, checks)
     asks = arranged.col is not None and outgrows_cache(graph, target)
-    behind = [f"b{len(graph.inputs) + len(outputs) + i}" for i in range(2)]
-    problem, packs = prepacked(arranged.problem, target, sizes_of(buffers), behind, shared)
-    schedule = contract(builder, problem, epilogue, target, ahead if asks else None)
+    packed = [f"b{len(graph.inputs) + len(graph.outputs) + i}" for i in range(2)]
+    problem, packs = prepacked(arranged.problem, target, sizes_of(buffers), packed, shared)
+    schedule = contract(builder, problem, behind.epilogue, target, behind.ahead if asks else None)
     params = [BufferParam(buffers[v], v.type.dtype, v.type.size) for v in graph.inputs]
-    params += [BufferParam(buffer, v.type.dtype, v.type.size, writable=True) for v, buffer in outputs]
-    params += [BufferParam(buffer, pack.dtype, pack.size) for buffer, pack in zip(behind, packs, strict=False)]
+    params += [BufferParam(buffer, v.type.dtype, v.type.size, writable=True) for v, buffer in behind.outputs]
+    params += [BufferParam(buffer, pack.dtype, pack.size) for buffer, pack in zip(packed, packs, strict=False)]
     sizes = tuple(sorted({*builder.sizes, *symbols(schedule.chunks)} - {"chunk"}))
     body = tuple(builder.levels[0].statements)
     kernel = LoopKernel(name, tuple(params), sizes, body, schedule.chunks)
     return Lowered(kernel, tuple(map(Dim.symbol, sizes)), packs=tuple(packs))
+
+
+class _Behind:
+    """What stands behind a product: the kernel's results, each with its buffer, at an element of C."""
+
+    def __init__(
+        self, builder: Builder, graph: Graph, shape: ContractionShape, buffers: Mapping[Value, str],
+        labels: Sequence[str], arranged: Arrangement, checks: Checks,
+    ) -> None:  # fmt: skip
+        axes = [f"f{i}" for i in range(len(shape.full))]
+        self.index = tuple(Dim.symbol(axis) for axis in axes)
+        self.product = Value(shape.matmul)
+        self.outputs = [(value, f"b{len(graph.inputs) + i}") for i, value in enumerate(graph.outputs)]
+        self.evaluator = Evaluator(builder, graph, buffers, dict(zip(axes, shape.full, strict=True)), checks)
+        self.names = [f"@{n}" for n in range(len(arranged.batch) + 2)]  # batch, row and column of an element of C
+        *batches, of_row, of_col = map(Dim.symbol, self.names)
+        at = arranged.place(tuple(batches), of_row, of_col)
+        self.axis_of: dict[str, Size] = {axis: at.get(label, 0) for axis, label in zip(axes, labels, strict=True)}
+        # without columns the only element that there is lies in lane 0
+        lane: Size = of_col if arranged.col is None else 0
+        addresses = [substitute(linear_address(self.index, v.type.shape), self.axis_of) + lane for v, _ in self.outputs]
+        self.addresses = addresses
+        self.touched = [(buffer, address, True) for (_, buffer), address in zip(self.outputs, addresses, strict=True)]
+        self.touched += [(buffers[v], addresses[0], False) for v in _read_in_place(shape)]
+        self.is_bare = all(v == self.product for v, _ in self.outputs)
+
+    def _here(self, row: Size, col: Size, batch: tuple[Size, ...]) -> dict[str, Size]:
+        return dict(zip(self.names, (*batch, row, col), strict=True))
+
+    def epilogue(
+        self, h: Builder, value: Scalar, row: Size, col: Size, batch: tuple[Size, ...], mask: Scalar | None
+    ) -> None:
+        """Stores the results that follow from a vector of the product."""
+        here = self._here(row, col, batch)
+        place = {} if self.is_bare else {axis: substitute(size, here) for axis, size in self.axis_of.items()}
+        point = Point(place, mask, {self.product: value})
+        results = [self.evaluator.at(v, self.index, point) for v, _ in self.outputs]
+        for (_, buffer), address, result in zip(self.outputs, self.addresses, results, strict=True):
+            h.store(buffer, substitute(address, here), result, mask)
+
+    def ahead(self, h: Builder, row: Size, col: Size, batch: tuple[Size, ...]) -> None:
+        """Asks for the cache lines that the epilogue will touch."""
+        here = self._here(row, col, batch)
+        for buffer, address, write in self.touched:
+            adjacent, place = h.lane_form(substitute(address, here))
+            if adjacent:
+                h.emit(Prefetch(buffer, h.index(place).expr, write))
 
 
 def _read_in_place(shape: ContractionShape) -> list[Value]:

@@ -53,18 +53,7 @@ def lower_scan(name: str, graph: Graph, shape: ScanShape, target: Target, checks
     first = named(h, "first", Dim.symbol("chunk") * share)
     with h.loop("i", first, named(h, "last", minimum(first + share, chains))) as chain:
         ranges = Ranges({**extents, str(chain): chains})
-        place: dict[str, Size] = {n: 0 for n, size in extents.items() if size == 1}
-        rest: Size = chain
-        mask: Scalar | None = None
-        if lane_axis is not None:
-            start = named(h, "start", ranges.mod(rest, vectors) * h.lane_count)
-            rest = named(h, "row", ranges.div(rest, vectors))
-            place[names[lane_axis]] = start + Dim.symbol(LANE)
-            mask = h.lt(h.symbols[LANE], h.index(kind.shape[lane_axis] - start))
-        for a in reversed(outer):
-            last = a == outer[0]
-            place[names[a]] = rest if last else named(h, "at", ranges.mod(rest, kind.shape[a]))
-            rest = rest if last else named(h, "rest", ranges.div(rest, kind.shape[a]))
+        place, mask = _place(h, ranges, kind, outer, lane_axis, chain)
         total = h.register(h.widened(h.constant(lowering.init(kind.dtype), kind.dtype), h.lane_count))
         with h.loop("k", 0, length) as k:
             point = Point({**place, names[axis]: (length - 1 - k) if reverse else k}, mask)
@@ -74,6 +63,26 @@ def lower_scan(name: str, graph: Graph, shape: ScanShape, target: Target, checks
             h.store(result, address, h.read(total), mask)
 
     return _finished(name, graph, h, ceildiv(chains, share))
+
+
+def _place(
+    h: Builder, ranges: Ranges, kind: TensorType, outer: list[int], lane_axis: int | None, chain: Size
+) -> tuple[dict[str, Size], Scalar | None]:
+    """Where a chain (or a vector of chains, along `lane_axis`) lies on all axes but its own, and the mask of its lanes."""
+    place: dict[str, Size] = {f"f{a}": 0 for a, size in enumerate(kind.shape) if size == 1}
+    rest, mask = chain, None
+    if lane_axis is not None:
+        size = kind.shape[lane_axis]
+        vectors = ceildiv(size, h.lane_count)
+        start = named(h, "start", ranges.mod(rest, vectors) * h.lane_count)
+        rest = named(h, "row", ranges.div(rest, vectors))
+        place[f"f{lane_axis}"] = start + Dim.symbol(LANE)
+        mask = h.lt(h.symbols[LANE], h.index(size - start))
+    for a in reversed(outer):
+        last = a == outer[0]
+        place[f"f{a}"] = rest if last else named(h, "at", ranges.mod(rest, kind.shape[a]))
+        rest = rest if last else named(h, "rest", ranges.div(rest, kind.shape[a]))
+    return place, mask
 
 
 def _finished(name: str, graph: Graph, h: Builder, chunks: Size) -> Lowered:
