@@ -55,26 +55,13 @@ def main() -> int:
     import json
     import re
 
-    import rows_attention
-    import rows_convolution
-    import rows_copies
-    import rows_memory
-    import rows_products
     from compiling import compile_record
-    from figures import GROUPS, table
+    from figures import Figures, compile_table, table
     from measuring import Bench
     from peers import Peers
 
-    every = [*rows_products.ROWS, *rows_convolution.ROWS, *rows_memory.ROWS, *rows_attention.ROWS, *rows_copies.ROWS]
-    unknown = set(chosen.group) - {*GROUPS, "compile"}
-    if unknown:
-        raise SystemExit(f"no group {', '.join(sorted(unknown))}; there are {', '.join([*GROUPS, 'compile'])}")
     compiling = "compile" in chosen.group
-    wanted = [
-        (position, row)
-        for position, row in enumerate(every)
-        if chosen.only in row.name and (compiling or not chosen.group or row.group in chosen.group)
-    ]
+    wanted = wanted_rows(chosen)
     if chosen.list:
         print("\n".join(f"{row.group:14}{row.name}" for _, row in wanted))
         return 0
@@ -94,14 +81,31 @@ def main() -> int:
             path.write_text(json.dumps(record), encoding="utf-8")
         print(progress(record), file=sys.stderr, flush=True)
     if compiling:
-        from figures import compile_table
-
         print(compile_table(records))
         return 0
     print(table(records))
-    from figures import Figures
-
     return 1 if any(Figures(record).misses() for record in records) else 0
+
+
+def wanted_rows(chosen: argparse.Namespace) -> list[tuple[int, Any]]:
+    """The rows that were asked for, each with its place among all."""
+    import rows_attention
+    import rows_convolution
+    import rows_copies
+    import rows_memory
+    import rows_products
+    from figures import GROUPS
+
+    every = [*rows_products.ROWS, *rows_convolution.ROWS, *rows_memory.ROWS, *rows_attention.ROWS, *rows_copies.ROWS]
+    unknown = set(chosen.group) - {*GROUPS, "compile"}
+    if unknown:
+        raise SystemExit(f"no group {', '.join(sorted(unknown))}; there are {', '.join([*GROUPS, 'compile'])}")
+    groups = [] if "compile" in chosen.group else chosen.group
+    return [
+        (position, row)
+        for position, row in enumerate(every)
+        if chosen.only in row.name and (not groups or row.group in groups)
+    ]
 
 
 def progress(record: dict[str, object]) -> str:

@@ -335,11 +335,7 @@ class Bench:
                 name = names[(which + number) % len(names)]
                 self._settle()
                 if name == "native" and native is not None:
-                    native.run(len(ours.operands) + 1)
-                    times = NATIVE_CALLS if calls[ours.name] == CALLS else max(3, calls[ours.name])
-                    start = clock()
-                    native.run(times)
-                    seconds[name].append((clock() - start) / times)
+                    seconds[name].append(self._native(native, ours, calls[ours.name], clock))
                 else:
                     contender = next(c for c in contenders if c.name == name)
                     if self.threads > 1:  # its threads were asleep
@@ -352,6 +348,14 @@ class Bench:
         facts = {**row.facts(), "threads": self.threads, "calls": calls, "dropped": dropped, "gains": gains}
         facts["hopeless"] = hopeless
         return {**facts, "seconds": seconds, "fma_peak": fma, "copy_bandwidth": copy}
+
+    def _native(self, native: NativeLoop, ours: Contender, calls: int, clock: Callable[[], float]) -> float:
+        """Seconds of one of the driver's calls, after one with each tuple of operands."""
+        native.run(len(ours.operands) + 1)
+        times = NATIVE_CALLS if calls == CALLS else max(3, calls)
+        start = clock()
+        native.run(times)
+        return (clock() - start) / times
 
     def _sorted_out(self, contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, float]]:
         """Those that take part in the rounds, and the seconds of one call of those that take far too long for it."""

@@ -1,4 +1,4 @@
-"""Rows that memory or transcendental functions bound: normalisations, chains, reductions, an optimiser."""
+"""Rows that memory or transcendental functions bound: normalisations, chains, reductions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numba_kernels
 import numpy as np
 from measuring import Array, Contender, Row
 from peers import Peers, aligned, normal
+from rows_adam import ADAM
 from rows_products import gelu
 
 import graphc
@@ -255,86 +256,8 @@ def reduction(name: str, shape: tuple[int, ...], axis: int | None, kernel: Calla
     return Row(name, "elementwise", build, 0.95, count, 4 * count, memory=True, tolerance=2e-5)
 
 
-def adam() -> Row:
-    """One step on one parameter of 10M, in place. JAX gives its buffers away, so that it works in place too."""
-    size, decay, spread, rate, small = 10_000_000, 0.9, 0.999, 0.01, 1e-8
-
-    def step(p: Any, m: Any, v: Any, g: Any, sqrt: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
-        m = m * decay + g * (1 - decay)
-        v = v * spread + g * g * (1 - spread)
-        return p - rate * m / (sqrt(v) + small), m, v
-
-    def state() -> tuple[Array, Array, Array]:
-        return normal(size), aligned((size,)), aligned((size,))
-
-    def ours(peers: Peers, threads: int, name: str, g: Array) -> Contender:
-        p, m, v = (graphc.parameter(n, a) for n, a in zip("pmv", state()))
-        gradient = graphc.placeholder("g", (size,), "float32")
-        new = dict(zip((p, m, v), step(p, m, v, gradient, graphc.sqrt)))
-        run = peers.compiled([gradient], [], updates=new, threads=threads)
-        return Contender(name, run, [((g,), {})], lambda _: p)
-
-    def in_numpy(g: Array) -> Callable[[], Array]:
-        (p, m, v), t, u = state(), aligned((size,)), aligned((size,))
-
-        def run() -> Array:
-            np.multiply(g, np.float32(1 - decay), out=t)
-            np.multiply(m, np.float32(decay), out=m)
-            np.add(m, t, out=m)
-            np.multiply(g, g, out=t)
-            np.multiply(t, np.float32(1 - spread), out=t)
-            np.multiply(v, np.float32(spread), out=v)
-            np.add(v, t, out=v)
-            np.sqrt(v, out=t)
-            np.add(t, np.float32(small), out=t)
-            np.multiply(m, np.float32(rate), out=u)
-            np.divide(u, t, out=u)
-            return np.subtract(p, u, out=p)
-
-        return run
-
-    def in_torch(g: Array) -> Callable[[], Any]:
-        import torch
-
-        (p, m, v), steps, gradient = map(torch.from_numpy, state()), torch.full((), 1e6), torch.from_numpy(g)
-        how = {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
-
-        def run() -> Any:  # so many steps ago that no bias is left to correct
-            torch._fused_adam_(
-                [p], [gradient], [m], [v], [], [steps], lr=rate, beta1=decay, beta2=spread, eps=small, **how
-            )
-            return p
-
-        return run
-
-    def in_jax(g: Array) -> Callable[[], Any]:
-        import jax
-        import jax.numpy as jnp
-
-        donated = jax.jit(lambda p, m, v, g: step(p, m, v, g, jnp.sqrt), donate_argnums=(0, 1, 2))
-        kept, gradient = [jax.device_put(a.copy()) for a in state()], jax.device_put(g)
-
-        def run() -> Any:
-            kept[:] = jax.block_until_ready(donated(*kept, gradient))
-            return kept[0]
-
-        return run
-
-    def build(peers: Peers) -> list[Contender]:
-        g = normal(size, seed=1)
-        found = [ours(peers, peers.threads, "graphc", g)]
-        if peers.threads > 1:
-            found.append(ours(peers, 1, "one thread", g))
-        for name, make in (("NumPy", in_numpy), ("PyTorch", in_torch), ("JAX", in_jax)):
-            found += [Contender(name, make(g), arrays=np.asarray)] if name in peers.wanted else []
-        settings = rate, decay, spread, small
-        return [*found, *peers.numba(lambda numba: numba_kernels.adam(numba, *settings), [(g,)], state)]
-
-    return Row("Adam on 10M", "elementwise", build, 0.95, 12.0 * size, 28.0 * size, memory=True)
-
-
 ROWS = [
     softmax(), softmax_gradient(), layer_norm(), layer_norm_gradient(), batch_norm(), gelu_row(), argmax(), chain(),
-    adam(), reduction("sum of 16M", (1 << 24,), None, numba_kernels.total),
+    ADAM, reduction("sum of 16M", (1 << 24,), None, numba_kernels.total),
     reduction("column sum 16384x1024", (16384, 1024), 0, numba_kernels.columns),
 ]  # fmt: skip

@@ -68,7 +68,7 @@ def lower_scan(name: str, graph: Graph, shape: ScanShape, target: Target, checks
 def _place(
     h: Builder, ranges: Ranges, kind: TensorType, outer: list[int], lane_axis: int | None, chain: Size
 ) -> tuple[dict[str, Size], Scalar | None]:
-    """Where a chain (or a vector of chains, along `lane_axis`) lies on all axes but its own, and the mask of its lanes."""
+    """Where a chain (or a vector of them along `lane_axis`) lies on all axes but its own, and the mask of its lanes."""
     place: dict[str, Size] = {f"f{a}": 0 for a, size in enumerate(kind.shape) if size == 1}
     rest, mask = chain, None
     if lane_axis is not None:
