@@ -53,7 +53,7 @@ BOUNDS = {
     ("log10", float32): (0.51, 0.51), ("log10", float64): (1.1, 1.1),
     ("rsqrt", float32): (0.51, 0.51), ("rsqrt", float64): (0.51, 0.51),
     ("sqrt", float32): (0.5, 0.5), ("sqrt", float64): (0.5, 0.5),
-    ("sigmoid", float32): (0.51, 0.51), ("sigmoid", float64): (1.5, 1.6),
+    ("sigmoid", float32): (0.97, 0.97), ("sigmoid", float64): (0.95, 0.95),
     ("asin", float32): (0.51, 0.51), ("asin", float64): (0.65, 0.65),
     ("acos", float32): (0.51, 0.51), ("acos", float64): (0.65, 0.65),
     ("atan", float32): (0.51, 0.51), ("atan", float64): (1.85, 1.85),

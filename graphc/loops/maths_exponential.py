@@ -90,17 +90,22 @@ def exp_to_float32(h: Maths, x: Any) -> Any:
 
 
 def sigmoid(h: Maths, x: Any) -> Any:
-    """1 / (1 + exp(-x)), as exp(x) / (1 + exp(x)) below 0. float32 is computed in float64."""
-    wide, one = h.cast(x, float64), h.constant(1.0, float64)
-    negative = h.neg(h.abs(wide))  # exp is at most 1: nothing overflows
-    power = exp_to_float32(h, negative) if x.dtype == float32 else exp(h, negative)
-    above, (below, lost) = h.select(h.ge(wide, h.constant(0.0, float64)), one, power), ordered_sum(h, one, power)
-    if x.dtype == float32:
-        return h.cast(h.div(above, below), float32)
-    inverse = h.div(one, below)
-    result = h.mul(above, inverse)
-    missing = h.sub(minus_product(h, above, result, below), h.mul(result, lost))
-    return h.fma(missing, inverse, result)
+    """1 / (1 + exp(-x)) as 2^n / (2^n + exp(-r)) for x = n ln 2 + r, with what the sum lost put right in its inverse."""
+    table, one = TABLES[x.dtype], h.constant(1.0, x.dtype)
+    low = table.exp_range[0]
+    some = h.not_(h.lt(x, h.constant(low, x.dtype)))  # what is 0 is not computed, as in exp
+    clamped = at_most(h, h.select(some, x, h.constant(0.0, x.dtype)), 2.0 * table.bits)
+    bits, n = nearest_exponent(h, clamped, table.log2e, table, bias=2 * table.bias)
+    r, _, _ = minus_multiple(h, clamped, n, table.ln2_high, table.ln2_low)
+    signs = tuple(-c if power % 2 else c for power, c in enumerate(table.expm1))
+    growth = h.fma(h.mul(r, r), polynomial(h, r, signs), h.neg(r))  # exp(-r) - 1
+    near = at_least(h, n, -table.bits - 7.0)  # below, the sum is exp(-r), and 2^n may have no bits of its own
+    s = power_of_two(h, nearest_exponent(h, near, 1.0, table, bias=table.bias)[0], x, table)
+    first, lost = ordered_sum(h, one, s)  # of s above 2^24 (2^53), the 1 may be lost: less than a bit of the result
+    total, more = ordered_sum(h, first, growth)
+    inverse = h.div(one, total)
+    missing = h.fma(h.neg(inverse), h.add(lost, more), minus_product(h, one, inverse, total))
+    return h.select(some, _scaled(h, h.fma(missing, inverse, inverse), bits, n, table), h.constant(0.0, x.dtype))
 
 
 def expm1(h: Maths, x: Any) -> Any:
