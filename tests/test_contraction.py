@@ -18,9 +18,9 @@ from graphc.llvm.emit import emit
 from graphc.llvm.scratch import scratch_bytes
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.contraction import generate, store_epilogue
+from graphc.loops.epilogue import Epilogue
 from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.problem import Operand
-from graphc.loops.tile import Epilogue
 from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library, compile_object
 from graphc.target import Target

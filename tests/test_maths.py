@@ -355,3 +355,12 @@ def test_every_target_gets_code_that_calls_nothing(target: str, names: tuple[str
         buffers = (BufferParam("x", dtype, n), BufferParam("y", dtype, n, writable=True))
         assembly = compile_assembly(emit(LoopKernel("maths", buffers, ("n",), (body,)), chosen), chosen)
         assert not re.search(r"^\s+(call\w*|jmp\s+\w+@PLT|bl)\s", assembly, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("name", FUNCTIONS + OF_PAIRS)
+def test_which_functions_of_float32_take_registers_of_float64(name: str) -> None:
+    target, vtype = NAMED["avx512"], VType(float32, 16)
+    stored = Store("y", const(0), Op(name, (Load("x", const(0), vtype),) * accuracy.ARITY[name], vtype))
+    buffers = (BufferParam("x", float32, 16), BufferParam("y", float32, 16, writable=True))
+    text = emit(LoopKernel("maths", buffers, (), (stored,)), target)
+    assert (name in maths.IN_FLOAT64) == ("x double>" in text)

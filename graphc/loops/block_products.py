@@ -14,10 +14,11 @@ from graphc.loops.block_plan import TileShape, tile_shape
 from graphc.loops.block_routines import pack_routine, tile_routine
 from graphc.loops.blocks import branch, opaque
 from graphc.loops.builder import LANE, Builder
+from graphc.loops.epilogue import Epilogue
 from graphc.loops.ir import Call, Routine, Scratch
 from graphc.loops.lanes import below, load_here
 from graphc.loops.packing import Source, pack
-from graphc.loops.tile import Epilogue, View
+from graphc.loops.tile import View
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, int64, maximum, minimum
 

@@ -132,6 +132,16 @@ class Builder:
         self.levels[-1].assigned.update(dict.fromkeys(carry))
         self.emit(For(name, first.expr, last.expr, step, tuple(level.statements), carry))
 
+    @contextlib.contextmanager
+    def together(self, vectors: int) -> Iterator[None]:
+        """Within, a vector is as long as so many of the kernel: the emitter's registers take turns at each step."""
+        kept = self.lane_count, self.extents[LANE], self.symbols[LANE], self._known
+        lanes = self.lane_count * vectors
+        self.lane_count = self.extents[LANE] = lanes
+        self.symbols[LANE], self._known = Scalar(Op("lanes", (), VType(int64, lanes))), {}
+        yield
+        self.lane_count, self.extents[LANE], self.symbols[LANE], self._known = kept
+
     # registers and memory
 
     def register(self, init: Scalar, stem: str = "acc") -> Reg:

@@ -26,18 +26,17 @@ from graphc.loops.blocks import bind, opaque
 from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, segments_of, spans
 from graphc.loops.crossed import Crossing
+from graphc.loops.epilogue import LONG_EPILOGUE, Ahead, Epilogue, Stage, cost_of
 from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
 from graphc.loops.last_columns import columns_apart, emit_last
 from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
 from graphc.loops.problem import Operand, Outer, Problem, dot
 from graphc.loops.row_tiles import Band, Range, band, first_row, share, tiles_of_chunk
 from graphc.loops.schedule import Schedule, plan, turns
-from graphc.loops.tile import Ahead, Epilogue, Partial, Steps, Tile, View, ViewRead, emit_tile, epilogue_length
+from graphc.loops.tile import Partial, Steps, Tile, View, ViewRead, emit_tile
 from graphc.loops.waiting import Finish, WaitingRows
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, maximum, minimum, product
-
-LONG_EPILOGUE = 16  # statements for a vector; a longer epilogue is not repeated for every register of a tile
 
 
 def generate(
@@ -78,7 +77,7 @@ def contract(
     builder.symbols["chunk"] = Scalar(Var("chunk"))
     last = 0  # columns
     if epilogue is not None and (some := columns_apart(problem, target)):
-        length = epilogue_length(builder, epilogue, problem.dtype, len(problem.batch))
+        length = cost_of(builder, epilogue, problem.dtype, len(problem.batch)).length
         last = some if length <= LONG_EPILOGUE else 0
     tiled = replace(problem, n=problem.n - last)
     schedule = plan(tiled, target)
@@ -188,14 +187,15 @@ class _Emitter:
             self.partial_size = s.rows * s.height * s.cols * s.width
             b.emit(Scratch(self.partial, dtype, self.partial_size * (s.group if s.blocks_first else 1)))
         self.panel_size = length * s.width
-        self.stage, behind_tile, axes = "", self.epilogue, len(self.problem.batch)
+        self.stage: Stage | None = None
+        behind_tile, axes = self.epilogue, len(self.problem.batch)
         if self.problem.crossed and behind_tile is not None:
             self.crossing = Crossing(b, self.problem, s, behind_tile, self.ahead, lambda: (self.cols, self.where))
             self.finish, self.epilogue, self.ahead, behind_tile = self.crossing.finish, None, None, None
         self.waiting = WaitingRows(b, self.problem, s, self.finish) if self.finish is not None else None
-        if behind_tile is not None and epilogue_length(b, behind_tile, dtype, axes) > LONG_EPILOGUE:
-            self.stage = b.fresh("stage")
-            b.emit(Scratch(self.stage, dtype, s.height * s.width))
+        if behind_tile is not None and (cost := cost_of(b, behind_tile, dtype, axes)).length > LONG_EPILOGUE:
+            self.stage = Stage(b.fresh("stage"), cost.turns)
+            b.emit(Scratch(self.stage.scratch, dtype, s.height * s.width))
 
     def _digit(self, number: Size, base: Size) -> tuple[Size, Size]:
         """(number mod base, number // base)."""

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from graphc.loops.blocks import bind, branch
 from graphc.loops.builder import LANE, Builder, Scalar
+from graphc.loops.epilogue import Ahead, Epilogue, cost_of
 from graphc.loops.ir import Load, Scratch, Store, VType
 from graphc.loops.packing import lane_mask, transposed
 from graphc.loops.problem import Problem
 from graphc.loops.row_tiles import Band, Range
 from graphc.loops.schedule import Schedule
-from graphc.loops.tile import Ahead, Epilogue, epilogue_length
 from graphc.types import Dim, Size, minimum
 
 CACHE_LINE = 64  # bytes that come at once
@@ -36,7 +36,7 @@ class Crossing:
         self.ahead, self.apart = ahead, max(1, CACHE_LINE // problem.dtype.itemsize // schedule.height)
         self.whole = isinstance(problem.n, int) and problem.n % builder.lane_count == 0
         self.square = ""
-        if epilogue_length(builder, epilogue, problem.dtype, len(problem.batch)) > SHORT:
+        if cost_of(builder, epilogue, problem.dtype, len(problem.batch)).length > SHORT:
             self.square = builder.fresh("square")
             builder.emit(Scratch(self.square, problem.dtype, builder.lane_count**2))
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from graphc.loops.blocks import bind, branch, opaque
 from graphc.loops.builder import LANE, Builder, Scalar
+from graphc.loops.epilogue import Epilogue
 from graphc.loops.ir import Const, Reg, VType
 from graphc.loops.packing import Source, lane_mask, part_lanes, turned_steps
 from graphc.loops.problem import Problem, dot
 from graphc.loops.row_tiles import share
 from graphc.loops.schedule import GUESS, known
-from graphc.loops.tile import Epilogue
 from graphc.target import Target
 from graphc.types import Dim, Size, ceildiv, maximum, minimum, product
 

@@ -52,4 +52,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "tan": tan,
     "tanh": tanh,
 }
+IN_FLOAT64 = frozenset(  # those that compute float32 in float64: a vector takes two registers
+    ["acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "digamma", "erfc", "erfinv", "lgamma",
+     "log10", "log2", "power", "sin", "sinh", "tan"]
+)  # fmt: skip
 WRITTEN = FUNCTIONS | {"left_over": left_over}  # all that is written against a handler: this one is no op of its own

@@ -90,7 +90,7 @@ def exp_to_float32(h: Maths, x: Any) -> Any:
 
 
 def sigmoid(h: Maths, x: Any) -> Any:
-    """1 / (1 + exp(-x)) as 2^n / (2^n + exp(-r)) for x = n ln 2 + r, with what the sum lost put right in its inverse."""
+    """1 / (1 + exp(-x)) as 2^n / (2^n + exp(-r)) for x = n ln 2 + r, the inverse corrected by what the sum lost."""
     table, one = TABLES[x.dtype], h.constant(1.0, x.dtype)
     low = table.exp_range[0]
     some = h.not_(h.lt(x, h.constant(low, x.dtype)))  # what is 0 is not computed, as in exp

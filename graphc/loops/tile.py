@@ -13,24 +13,17 @@ from dataclasses import dataclass
 from typing import Union
 
 from graphc.loops.blocks import bind, branch, opaque, set_register
-from graphc.loops.builder import LANE, Builder, Level, Scalar
-from graphc.loops.ir import Const, Expr, Let, Load, Op, Reg, Stmt, Store, VType
+from graphc.loops.builder import LANE, Builder, Scalar
+from graphc.loops.epilogue import Ahead, Epilogue, Stage
+from graphc.loops.ir import Const, Expr, Load, Op, Reg, Store, VType
 from graphc.loops.packing import lane_mask
-from graphc.ops.lowering import FUNCTIONS
-from graphc.types import Dim, DType, Size, bool_, maximum, minimum
+from graphc.types import Dim, DType, Size, maximum, minimum
 
 Sums = list[list[Reg]]
 Steps = tuple[Size, Size]  # from the first below the second
 Masks = list[Union[Scalar, None]]
 Place = tuple[Size, Size, tuple[Size, ...]]  # of a step: in A, in B, and which of each loop
 
-
-# What happens to a finished vector of C, C[batch, row, col] for all lanes: loads, arithmetic, stores. Called as
-# `epilogue(builder, value, row, col, batch, mask)` for each row and vector of each tile, with the builder at the place
-# where the statements go. row, col and batch are index polynomials; one of row and col moves with the symbol LANE. mask
-# is None or says which lanes exist: the others of `value` hold anything and must not be stored.
-Epilogue = Callable[[Builder, Scalar, Size, Size, tuple[Size, ...], Union[Scalar, None]], None]
-Ahead = Callable[[Builder, Size, Size, tuple[Size, ...]], None]  # the same without value and mask
 
 # Computes elements at (row, column, steps of all summed loops, mask), vectors along the columns.
 ViewRead = Callable[[Builder, Size, Size, tuple[Size, ...], Union[Scalar, None]], Scalar]
@@ -117,7 +110,7 @@ class Tile:
     limit_row: Size | None
     limit_col: Size | None
     b_padded: bool  # whether B's missing columns may be read
-    stage: str  # scratch of rows * vectors * lanes for a long epilogue; empty: it works on registers
+    stage: Stage | None  # for a long epilogue; None: it works on registers
     nest: tuple[Steps, ...] = ()  # of the loops around the k loop, the outermost first
     segments: Segments | None = None  # None: all rows have all steps
     ahead: Ahead | None = None  # asks for what the epilogue will touch
@@ -313,8 +306,8 @@ def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Ep
         return
     col = bind(builder, "col", tile.col) + Dim.symbol(LANE)
     first = bind(builder, "row", tile.row)
-    if tile.stage:
-        _finish_staged(builder, tile, masks, sums, epilogue, first, col)
+    if tile.stage is not None:
+        _finish_staged(builder, tile, tile.stage, sums, epilogue, first, col)
         return
     for r, registers in enumerate(sums):
         exists = None
@@ -328,37 +321,21 @@ def _finish(builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Ep
 
 
 def _finish_staged(
-    builder: Builder, tile: Tile, masks: Masks, sums: Sums, epilogue: Epilogue, first: Size, col: Size
+    builder: Builder, tile: Tile, stage: Stage, sums: Sums, epilogue: Epilogue, first: Size, col: Size
 ) -> None:
-    """The same through scratch, row by row: a long epilogue is there once a vector, not once a register."""
+    """The same through scratch, row by row: a long epilogue is there once a row, not once a register."""
     lanes, width = builder.lane_count, builder.lane_count * tile.vectors
     for r, registers in enumerate(sums):
         for v, register in enumerate(registers):
-            builder.emit(Store(tile.stage, builder.index(r * width + v * lanes).expr, register))
+            builder.emit(Store(stage.scratch, builder.index(r * width + v * lanes).expr, register))
     count: Size = tile.rows
     if tile.limit_row is not None:
         count = minimum(tile.rows, tile.limit_row - first)
     with builder.loop("line", 0, count) as line:
         row = bind(builder, "row", first + line)
-        for v, mask in enumerate(masks):
-            load = Load(tile.stage, builder.index(line * width + v * lanes).expr, VType(tile.dtype, lanes))
-            epilogue(builder, builder.let(load, builder.depth, "c"), row, col + v * lanes, tile.batch, mask)
-
-
-def epilogue_length(builder: Builder, epilogue: Epilogue, dtype: DType, batch: int) -> int:
-    """About how many instructions `epilogue` takes for a vector. What it hoists out of the tile stays in `builder`."""
-    builder.levels.append(Level())
-    row, col, *where = [bind(builder, "probe", 0) for _ in range(batch + 2)]
-    vtype = VType(dtype, builder.lane_count)
-    below = Op("lt", (builder.symbols[LANE].expr, builder.index(col).expr), VType(bool_, vtype.lanes))
-    mask = builder.let(below, builder.depth)
-    value = builder.read(Reg("probe", (), vtype))
-    before = len(builder.levels[-1].statements)
-    epilogue(builder, value, row, col + Dim.symbol(LANE), tuple(where), mask)
-    return sum(_length(statement) for statement in builder.levels.pop().statements[before:])
-
-
-def _length(statement: Stmt) -> int:
-    """1, but for the functions that the emitter expands."""
-    long = isinstance(statement, Let) and isinstance(statement.value, Op) and statement.value.name in FUNCTIONS
-    return 30 if long else 1
+        for v, some in stage.groups(tile.vectors):
+            with builder.together(some):
+                place, here = builder.index(line * width + v * lanes), tile.col + v * lanes
+                load = Load(stage.scratch, place.expr, VType(tile.dtype, some * lanes))
+                mask = lane_mask(builder, here, tile.limit_col) if tile.limit_col is not None else None
+                epilogue(builder, builder.let(load, builder.depth, "c"), row, col + v * lanes, tile.batch, mask)
