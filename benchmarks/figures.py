@@ -20,6 +20,7 @@ OURS = ("graphc", "one thread", "native")  # contenders that are no peers
 GROUPS: dict[str, tuple[str, float | None]] = {  # title, and the geometric mean that one thread must reach
     "matmul-small": ("Small matrix products (rows x inner x columns)", 1.15),
     "matmul-large": ("Large matrix products", 1.05),
+    "matmul-other": ("Matrix products of other sizes", None),
     "vector": ("One row times a matrix", None),
     "batched": ("Batched matrix products", None),
     "convolution": ("Convolutions of 32 images", 1.4),

@@ -2,6 +2,7 @@
 
     python benchmarks/kernels.py --list                                # the rows
     python benchmarks/kernels.py --group rows --only softmax           # some rows on one thread, as a table
+    python benchmarks/kernels.py --sizes 100x64x17 512x3000x512        # products of other sizes
     python benchmarks/kernels.py --threads 2 --results DIR             # all rows, raw rounds kept in DIR
     python benchmarks/kernels.py --results DIR --missing               # the rows that DIR lacks
     python benchmarks/kernels.py --group compile --results DIR         # compile times
@@ -10,7 +11,7 @@
 A run uses as many cores as threads, so that every library has as many. DIR holds a file of raw numbers for each row and
 number of threads; rows are measured in any order and by any number of runs, a new run of a row replaces the old one.
 The exit status is 1 where something is missed. How it is measured: `measuring.py`; what the figures mean: `figures.py`;
-the rows: `rows_*.py`; the libraries: `peers.py`.
+the rows: `every_row.py`, `rows_*.py`; the libraries: `peers.py`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--group", nargs="+", default=[], help="groups of rows; compile: compile times")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--sizes", nargs="+", default=[], metavar="MxKxN", help="products of these sizes instead")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers", nargs="+", default=["NumPy", "PyTorch", "JAX", "Numba"])
@@ -89,21 +91,18 @@ def main() -> int:
 
 def wanted_rows(chosen: argparse.Namespace) -> list[tuple[int, Any]]:
     """The rows that were asked for, each with its place among all."""
-    import rows_attention
-    import rows_convolution
-    import rows_copies
-    import rows_memory
-    import rows_products
+    from every_row import rows
     from figures import GROUPS
 
-    every = [*rows_products.ROWS, *rows_convolution.ROWS, *rows_memory.ROWS, *rows_attention.ROWS, *rows_copies.ROWS]
+    if chosen.sizes and chosen.results:
+        raise SystemExit("--results keeps the rows of the table, not those of other --sizes")
     unknown = set(chosen.group) - {*GROUPS, "compile"}
     if unknown:
         raise SystemExit(f"no group {', '.join(sorted(unknown))}; there are {', '.join([*GROUPS, 'compile'])}")
     groups = [] if "compile" in chosen.group else chosen.group
     return [
         (position, row)
-        for position, row in enumerate(every)
+        for position, row in enumerate(rows(chosen.sizes))
         if chosen.only in row.name and (not groups or row.group in groups)
     ]
 
