@@ -222,6 +222,25 @@ def compile_table(records: Sequence[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(records: Sequence[Record]) -> str:
+    """The geometric mean of the ratios to the fastest library, and the rows that miss, by group and threads."""
+    counts = sorted({r["threads"] for r in records})
+    heads = ["one thread" if threads == 1 else f"{threads} threads" for threads in counts]
+    lines = ["## Geometric means, and rows that miss a target\n", f"| | {' | '.join(heads)} |"]
+    lines.append("|---" * (len(heads) + 1) + "|")
+    for group, (title, _) in GROUPS.items():
+        cells = []
+        for threads in counts:
+            rows = [Figures(r) for r in records if r["group"] == group and r["threads"] == threads]
+            ratios = [row.ratio.median for row in rows if row.ratio]
+            missing = sum(bool(row.misses()) for row in rows)
+            mean = f"{geometric_mean(ratios):.2f}" if ratios else ""
+            cells.append(f"{mean}; {missing} of {len(rows)}" if rows else "")
+        if any(cells):
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def load(folder: Path) -> list[Record]:
     """The records of a folder, in the order of the table as far as `position` tells."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
@@ -243,7 +262,7 @@ def report(folder: Path) -> tuple[str, bool]:
             f"- {threads} thread{'s' * (threads > 1)}: FMA peak {statistics.median(peaks) / 1e9:.0f} GFLOP/s, "
             f"copy {statistics.median(copies) / 1e9:.1f} GB/s (medians of all rounds)"
         )
-    text = "\n".join(parts) + "\n\n" + table(rounds)
+    text = "\n".join(parts) + "\n\n" + summary(rounds) + "\n" + table(rounds)
     if compiled:
         text += "\n" + compile_table(compiled)
     means = [

@@ -138,6 +138,8 @@ def test_the_report_of_a_folder(tmp_path: Path) -> None:
     first = "| first | 1000.0 | PyTorch channels_last | 1.20 (1.20-1.20) | 1.00 | 1.50 | 1.20 | 50% | 10% |  | yes |"
     assert one < lines.index(first) < two
     assert "Geometric mean of the ratios 1.20, target 1.15: reached." in lines
+    assert "| | one thread | 2 threads |" in lines[:one]
+    assert "| Row kernels | 1.20; 0 of 1 | 0.60; 1 of 1 |" in lines[:one]
     assert "Dropped, because two threads of the calibration gained less than 1.9: 3 rounds." in lines[two:]
     assert "- third: ratio 0.60 (0.60-0.60) to PyTorch channels_last, target 0.95" in lines[two:]
     assert "- 1 thread: FMA peak 100 GFLOP/s, copy 10.0 GB/s (medians of all rounds)" in lines
@@ -148,9 +150,7 @@ def test_the_report_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_rows_are_those_of_the_goals() -> None:
-    names = "rows_products", "rows_convolution", "rows_memory", "rows_attention", "rows_copies"
-    modules = [load(name) for name in names]
-    rows = [row for module in modules for row in module.ROWS]
+    rows = load("every_row").rows()
     keys = [(row.group, row.name) for row in rows]
     assert len(set(keys)) == len(keys)
     groups = load("figures").GROUPS
@@ -158,8 +158,18 @@ def test_the_rows_are_those_of_the_goals() -> None:
     assert counts == {
         "matmul-small": 24, "matmul-large": 15, "vector": 3, "batched": 1, "convolution": 36, "epilogue": 2, "rows": 5,
         "elementwise": 6, "attention": 4, "copies": 3, "symbolic": counts["symbolic"],
+        "matmul-other": 0,
     }  # fmt: skip
     assert counts["symbolic"] > 20 and all(row.group in groups for row in rows)
+
+
+def test_rows_of_other_sizes_are_products_in_all_forms() -> None:
+    rows = load("every_row").rows(["100x64x17", "1x2x3"])
+    sizes, forms = ("100x64x17", "1x2x3"), ("NN", "NT", "TN")
+    assert [row.name for row in rows] == [f"{size} {form}" for size in sizes for form in forms]
+    assert all(row.group == "matmul-other" for row in rows)
+    with pytest.raises(SystemExit, match="100x64 is no size of a product: write rows x steps x columns"):
+        load("every_row").rows(["100x64"])
 
 
 KERNELS: list[tuple[str, list[tuple[int, ...]], Any, Any]] = [
