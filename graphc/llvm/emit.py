@@ -2,10 +2,9 @@
 
     i32 @name(ptr %context, ptr %sizes, ptr %buffers, i64 %begin, i64 %end, i64 %worker)
 
-Enter at `emit`. Registers (Declare, Assign) are Python lists of the values that they hold now; a loop or branch that
-changes them turns the names in its `carry` into phis. Unrolled loops run here, in Python. No LLVM pass runs
-afterwards, so what is written here is what the code generator sees. To add a statement, add a method to `_Emitter`
-and a line to `_STATEMENTS`.
+Enter at `emit`. Registers (Declare, Assign) are Python lists of the values that they hold now; loops and branches are
+in `flow.py`. Unrolled loops run here, in Python. No LLVM pass runs afterwards, so what is written here is what the code
+generator sees. To add a statement, add a method to `_Emitter` and a line to `_STATEMENTS`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.errors import InternalError
-from graphc.llvm.arithmetic import Arithmetic
-from graphc.llvm.builder import Builder, Loop
+from graphc.llvm.builder import Builder
+from graphc.llvm.flow import Flow
 from graphc.llvm.memory import Memory, Pointer
 from graphc.llvm.scratch import CACHE_LINE, STACK_BYTES, scratch_layout
 from graphc.llvm.values import Registers, Value
@@ -37,17 +36,13 @@ def emit(kernel: ir.LoopKernel, target: Target) -> str:
     return _Emitter(kernel, target).module()
 
 
-class _Emitter:
+class _Emitter(Flow):
     def __init__(self, kernel: ir.LoopKernel, target: Target) -> None:
+        super().__init__(Builder(), target)
         self.kernel = kernel
-        self.target = target
-        self.builder = Builder()
-        self.arithmetic = Arithmetic(self.builder, target)
         self.memory = Memory(self.arithmetic)
-        self.names: dict[str, Value] = {}
         self.constants: dict[tuple[int | str, str, int], Value] = {}
         self.methods: dict[str, Callable[..., Value]] = {}  # of ops that only have operands: nearly all
-        self.registers: dict[str, Registers] = {}
         self.offsets, self.scratch = scratch_layout(kernel)
         self.scratch_pointer = ""
 
@@ -60,11 +55,11 @@ class _Emitter:
         begin, end = Value("%begin", int64), Value("%end", int64)
 
         def chunks() -> None:
-            self._loop("chunk", begin, end, 1, (), lambda: self.block(kernel.body))
+            self.loop("chunk", begin, end, 1, (), lambda: self.block(kernel.body))
 
         if kernel.finish:
             final = self.arithmetic.eq(begin, self.builder.integer(-1))
-            self._branch(final, (), lambda: self.block(kernel.finish), chunks)
+            self.branch(final, (), lambda: self.block(kernel.finish), chunks)
         else:
             chunks()
         self.builder.line("ret i32 0")
@@ -245,11 +240,11 @@ class _Emitter:
             word = self.arithmetic.or_(low, self.builder.integer(s.node << _INDEX_BITS))
             self.builder.line(f"atomicrmw umin ptr %context, {word.typed} monotonic, align 8")
 
-        self._branch(self.value(s.condition), (), report, None)
+        self.branch(self.value(s.condition), (), report, None)
 
     def _if(self, s: ir.If) -> None:
         orelse = (lambda: self.block(s.orelse)) if s.orelse else None
-        self._branch(self.value(s.condition), s.carry, lambda: self.block(s.then), orelse)
+        self.branch(self.value(s.condition), s.carry, lambda: self.block(s.then), orelse)
 
     def _for(self, s: ir.For) -> None:
         start, stop = self.value(s.start), self.value(s.stop)
@@ -257,125 +252,12 @@ class _Emitter:
             if start.const is None or stop.const is None:
                 raise InternalError(f"kernel {self.kernel.name}: the loop over {s.var} cannot be unrolled")
             for number in range(int(start.const), int(stop.const), s.step):
-                self._once(s.var, self.builder.integer(number), s.body)
+                self.once(s.var, self.builder.integer(number), lambda: self.block(s.body))
         elif start.const is not None and stop.const is not None and stop.const - start.const <= s.step:
             if start.const < stop.const:
-                self._once(s.var, start, s.body)
+                self.once(s.var, start, lambda: self.block(s.body))
         else:
-            self._loop(s.var, start, stop, s.step, s.carry, lambda: self.block(s.body))
-
-    def _once(self, var: str, value: Value, body: Sequence[ir.Stmt]) -> None:
-        """The body for one value of the loop variable; what it declares ends with it."""
-        names, registers = dict(self.names), dict(self.registers)
-        self.names[var] = value
-        self.block(body)
-        self.names, self.registers = names, registers
-
-    # -- control flow
-
-    def _carried(self, carry: Sequence[str]) -> list[tuple[Registers, int]]:
-        """The registers that a loop or branch changes, each with its position."""
-        return [(r, k) for name in carry for r in [self.registers[name]] for k in range(len(r.values))]
-
-    def _scoped(self, body: Callable[[], None]) -> None:
-        names, registers = dict(self.names), dict(self.registers)
-        body()
-        self.names, self.registers = names, registers
-
-    def _loop(
-        self, var: str, start: Value, stop: Value, step: int, carry: Sequence[str], body: Callable[[], None]
-    ) -> None:
-        """A loop that tests at its end; a test in front skips it, unless it is known to run."""
-        builder = self.builder
-        guarded = start.const is None or stop.const is None  # constant bounds that never run leave no loop
-        number = builder.fresh()
-        header, done = f"{var}.loop{number}", f"{var}.done{number}"
-        slots = self._carried(carry)
-        initial = [r.values[k] for r, k in slots]
-        first_number, before = start.text, [v.text for v in initial]  # written before the loop, wherever they are lazy
-        depth = len(builder.levels)
-        counter = Value(f"%{var}.{number}", int64, 1, depth)
-        loop = Loop(counter, start, step) if self.target.steps_addresses else None
-        builder.push(header, loop)
-        phis = [Value(builder.name(builder.levels[-1]), v.dtype, v.lanes, depth) for v in initial]
-        for (r, k), phi in zip(slots, phis, strict=True):
-            r.values[k] = phi
-
-        def inside() -> None:
-            self.names[var] = counter
-            body()
-
-        self._scoped(inside)
-        after = [r.values[k].text for r, k in slots]
-        following = f"%{var}.next{number}"
-        builder.line(f"{following} = add nsw i64 {counter.text}, {step}")
-        walks = [] if loop is None else list(loop.walks.values())
-        for walk in walks:
-            builder.line(f"{walk.name}.next = {walk.following}")
-        builder.line(f"{following}.more = icmp slt i64 {following}, {stop.text}")
-        builder.line(f"br i1 {following}.more, label %{header}, label %{done}")
-        inner = builder.pop()
-        outer = builder.levels[-1]
-        if guarded:
-            runs = self.arithmetic.lt(start, stop)
-            builder.line(f"br i1 {runs.text}, label %{header}, label %{done}")
-        else:
-            builder.line(f"br label %{header}")
-        entry = outer.block
-        builder.start(header)
-        carried = [(v.text, v.type, first, last) for v, first, last in zip(phis, before, after, strict=True)]
-        carried += [(walk.name, walk.type, walk.first, f"{walk.name}.next") for walk in walks]
-        for name, type_, first, last in [(counter.text, "i64", first_number, following), *carried]:
-            builder.line(f"{name} = phi {type_} [ {first}, %{entry} ], [ {last}, %{inner.block} ]")
-        builder.place(inner)
-        builder.start(done)
-        for (r, k), v, first, last in zip(slots, initial, before, after, strict=True):
-            if guarded:
-                ways = f"[ {first}, %{entry} ], [ {last}, %{inner.block} ]"
-                r.values[k] = builder.value(v.dtype, v.lanes, f"phi {v.type} {ways}")
-            else:
-                r.values[k] = Value(last, v.dtype, v.lanes, depth - 1)
-
-    def _branch(
-        self,
-        condition: Value,
-        carry: Sequence[str],
-        then: Callable[[], None],
-        orelse: Callable[[], None] | None,
-    ) -> None:
-        """Run `then` or `orelse`; the carried registers are merged behind them."""
-        builder = self.builder
-        if condition.const is not None:
-            chosen = then if condition.const else orelse
-            if chosen is not None:
-                self._scoped(chosen)
-            return
-        number = builder.fresh()
-        slots = self._carried(carry)
-        initial = [r.values[k] for r, k in slots]
-        join = f"join{number}"
-        arms, ways = [], []  # what was written; where each way begins, where it ends, its registers
-        for label, body in ((f"then{number}", then), (f"else{number}", orelse)):
-            if body is None:
-                ways.append((join, builder.levels[-1].block, [v.text for v in initial]))
-                continue
-            builder.push(label)
-            self._scoped(body)
-            texts = [r.values[k].text for r, k in slots]
-            builder.line(f"br label %{join}")
-            for (r, k), v in zip(slots, initial, strict=True):
-                r.values[k] = v
-            arms.append((label, builder.pop()))
-            ways.append((label, arms[-1][1].block, texts))
-        (left, end_a, lefts), (right, end_b, rights) = ways
-        builder.line(f"br i1 {condition.text}, label %{left}, label %{right}")
-        for label, arm in arms:
-            builder.start(label)
-            builder.place(arm)
-        builder.start(join)
-        for (r, k), v, a, b in zip(slots, initial, lefts, rights, strict=True):
-            if a != b:  # an arm changed it
-                r.values[k] = builder.value(v.dtype, v.lanes, f"phi {v.type} [ {a}, %{end_a} ], [ {b}, %{end_b} ]")
+            self.loop(s.var, start, stop, s.step, s.carry, lambda: self.block(s.body))
 
 
 _EXPRESSIONS: dict[type, Callable[[_Emitter, Any], Value]] = {
