@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from graphc.loops.block_plan import TileShape, tile_shape
 from graphc.loops.block_routines import pack_routine, tile_routine
-from graphc.loops.blocks import branch, opaque
+from graphc.loops.blocks import branch, opaque, otherwise
 from graphc.loops.builder import LANE, Builder
 from graphc.loops.epilogue import Epilogue
 from graphc.loops.ir import Call, Routine, Scratch
@@ -79,7 +79,7 @@ class Tiles:
         enough = self.h.ge(self.h.index(rows), self.h.index(shape.rows))
         with branch(self.h, enough):
             self._loops(product, shape, epilogue)
-        with branch(self.h, self.h.not_(enough)):
+        with otherwise(self.h):
             self._loops(product, replace(shape, rows=1), epilogue)
 
     def _loops(self, product: BlockProduct, shape: TileShape, epilogue: Epilogue | None) -> None:

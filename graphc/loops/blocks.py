@@ -1,7 +1,7 @@
 """Branches, bound names and register updates on top of `Builder`: what schedules with tiles and blocks need.
 
-`branch` opens an If whose registers are found by themselves; `bind` and `opaque` name an index at the current depth,
-so that what is computed from it stays inside the open block instead of moving out of it.
+`branch` and `otherwise` open the arms of an If whose registers are found by themselves; `bind` and `opaque` name an
+index at the current depth, so that what is computed from it stays inside the open block instead of moving out of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from graphc.loops.builder import Builder, Level, Scalar
-from graphc.loops.ir import I64, Assign, Expr, If, Let, Load, Op, Reg, Store, Var, const
+from graphc.loops.ir import I64, Assign, Expr, If, Let, Load, Op, Reg, Stmt, Store, Var, const
 from graphc.types import Dim, Size
 
 
@@ -25,10 +25,30 @@ def branch(builder: Builder, condition: Scalar | None) -> Iterator[None]:
         return
     builder.levels.append(Level())
     yield
+    statements, carry = _closed(builder)
+    builder.emit(If(condition.expr, statements, (), carry))
+
+
+@contextlib.contextmanager
+def otherwise(builder: Builder) -> Iterator[None]:
+    """Right behind a `branch` with a condition: statements of the block run where that does not hold.
+
+    One statement with two arms: registers are merged once behind it, not behind each of two branches.
+    """
+    first = builder.levels[-1].statements.pop()  # what the block computes in front of it stands before both
+    assert isinstance(first, If) and not first.orelse
+    builder.levels.append(Level())
+    yield
+    statements, carry = _closed(builder)
+    builder.emit(If(first.condition, first.then, statements, tuple(dict.fromkeys((*first.carry, *carry)))))
+
+
+def _closed(builder: Builder) -> tuple[tuple[Stmt, ...], tuple[str, ...]]:
+    """The statements of the innermost block, which ends, and the registers from outside that they change."""
     level = builder.levels.pop()
     carry = tuple(name for name in level.assigned if name not in level.declared)
     builder.levels[-1].assigned.update(dict.fromkeys(carry))
-    builder.emit(If(condition.expr, tuple(level.statements), (), carry))
+    return tuple(level.statements), carry
 
 
 def bind(builder: Builder, stem: str, size: Size) -> Dim:

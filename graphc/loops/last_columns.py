@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.loops.blocks import bind, branch, opaque
+from graphc.loops.blocks import bind, branch, opaque, otherwise
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.epilogue import Epilogue
 from graphc.loops.ir import Const, Reg, VType
@@ -108,7 +108,7 @@ class _Group:
                 for step, vector in enumerate(turned_steps(b, source, p, list(range(b.lane_count)), None)):
                     self._add(found, p + step, [vector])
             if full is not None:
-                with branch(b, b.not_(full)):
+                with otherwise(b):
                     as_they_lie(0, squares)
         if squares < k:
             as_they_lie(squares, k)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Union
 
-from graphc.loops.blocks import bind, branch, opaque, set_register
+from graphc.loops.blocks import bind, branch, opaque, otherwise, set_register
 from graphc.loops.builder import LANE, Builder, Scalar
 from graphc.loops.epilogue import Ahead, Epilogue, Stage
 from graphc.loops.ir import Const, Expr, Load, Op, Reg, Store, VType
@@ -141,7 +141,7 @@ def emit_tile(
     _k_loop(builder, tile, steps, unroll, masks, sums)
     with branch(builder, partial.last):
         _finish(builder, tile, masks, sums, epilogue)
-    with branch(builder, builder.not_(partial.last)):
+    with otherwise(builder):
         for place, register in _partial_places(builder, tile, partial, sums):
             builder.emit(Store(partial.buffer, place, register))
 
@@ -216,7 +216,7 @@ def _k_loop(builder: Builder, tile: Tile, steps: Steps, unroll: int, masks: Mask
     with branch(builder, more):
         level(0, 0, tile.b.base, (), range(tile.rows), unroll)
     if more is not None:
-        with branch(builder, builder.not_(more)):  # such tiles are few: keep their code short
+        with otherwise(builder):  # such tiles are few: keep their code short
             level(0, 0, tile.b.base, (), range(tile.less), 1)
 
 
