@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from graphc.llvm.emit import emit
 from graphc.llvm.scratch import scratch_bytes
 from graphc.loops.builder import Builder, Scalar
-from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.epilogue import Epilogue
 from graphc.loops.ir import BufferParam, LoopKernel
 from graphc.loops.problem import Operand
@@ -25,6 +24,7 @@ from graphc.runtime.host import host_target
 from graphc.runtime.jit import Library, compile_object
 from graphc.target import Target
 from graphc.types import Dim, DType, Size, evaluate, float32, float64, int8, int32, int64, uint16
+from tests.products import generate, store_epilogue
 
 GUARD = 96  # elements around every array
 RNG = np.random.default_rng(7)

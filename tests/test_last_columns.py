@@ -9,7 +9,6 @@ import pytest
 
 import graphc
 from graphc.llvm.emit import emit
-from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
 from graphc.loops.last_columns import columns_apart
 from graphc.loops.problem import Operand, Outer, Problem
@@ -17,6 +16,7 @@ from graphc.runtime.host import host_target
 from graphc.runtime.jit import compile_object
 from graphc.target import AVX2, AVX512, NEON, Target
 from graphc.types import Dim, Size, float32
+from tests.products import generate, store_epilogue
 
 TARGET = replace(AVX512, l2_bytes=1 << 21)
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from graphc.llvm.emit import emit
-from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
 from graphc.loops.nest import Loop, Reach, arrange
 from graphc.loops.packing import packed_tile
@@ -16,6 +15,7 @@ from graphc.loops.schedule import Schedule, accumulated_shape, plan, register_ti
 from graphc.runtime.jit import compile_object
 from graphc.target import AVX2, AVX512, NEON, Target
 from graphc.types import Dim, Size, evaluate, float32
+from tests.products import generate, store_epilogue
 
 
 def test_register_tiles_fit() -> None:

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from graphc.llvm.emit import emit
-from graphc.loops.contraction import generate, store_epilogue
 from graphc.loops.ir import BufferParam
 from graphc.loops.problem import Operand
 from graphc.runtime.jit import compile_assembly
 from graphc.target import AVX2, AVX512, NAMED, NEON, SSE2, Target
 from graphc.types import Dim, Size, float32
+from tests.products import generate, store_epilogue
 
 WIDEST = {AVX512.name: "%zmm", AVX2.name: "%ymm", SSE2.name: "%xmm", NEON.name: ".4s"}
 PRODUCT = re.compile(r"\s(vfmadd\w+ps|fmla|mulps)\s")

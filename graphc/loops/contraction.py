@@ -1,7 +1,7 @@
 """One generator for every matmul: C[batch, m, n] = sum over k of A[batch, m, k] * B[batch, k, n], any strides.
 
-Enter at `contract`, which emits the body of a kernel through a `Builder`, or `generate`, which wraps it as a
-`LoopKernel`. The numbers are chosen in `schedule.py`; here they become loops:
+Enter at `contract`, which emits the body of a kernel through a `Builder`. The numbers are chosen in `schedule.py`; here
+they become loops:
 
     for batch element of the chunk:
         for block of k:
@@ -18,7 +18,7 @@ whose strides walk it, or an `Epilogue` that stores elsewhere.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -27,38 +27,16 @@ from graphc.loops.builder import Builder, Scalar
 from graphc.loops.clips import Block, clipped, segments_of, spans
 from graphc.loops.crossed import Crossing
 from graphc.loops.epilogue import LONG_EPILOGUE, Ahead, Epilogue, Stage, cost_of
-from graphc.loops.ir import BufferParam, LoopKernel, Scratch, Var
+from graphc.loops.ir import Scratch, Var
 from graphc.loops.last_columns import columns_apart, emit_last
 from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
-from graphc.loops.problem import Operand, Outer, Problem, dot
+from graphc.loops.problem import Outer, Problem, dot
 from graphc.loops.row_tiles import Band, Range, band, first_row, share, tiles_of_chunk
 from graphc.loops.schedule import Schedule, plan, turns
 from graphc.loops.tile import Partial, Steps, Tile, View, ViewRead, emit_tile
 from graphc.loops.waiting import Finish, WaitingRows
 from graphc.target import Target
-from graphc.types import Dim, DType, Size, maximum, minimum, product
-
-
-def generate(
-    name: str,
-    *,
-    dtype: DType,
-    batch: tuple[Size, ...],
-    m: Size,
-    n: Size,
-    k: Size,
-    a: Operand,
-    b: Operand,
-    epilogue: Epilogue,
-    buffers: Sequence[BufferParam],
-    sizes: Sequence[str],
-    target: Target,
-) -> LoopKernel:
-    """The kernel for C = A @ B with `epilogue` behind it. `sizes` are the names in m, n, k, batch and strides."""
-    problem = Problem(dtype, batch, m, n, k, a, b)
-    builder = Builder(target.lanes(dtype.itemsize))
-    schedule = contract(builder, problem, epilogue, target)
-    return LoopKernel(name, tuple(buffers), tuple(sizes), tuple(builder.levels[0].statements), schedule.chunks)
+from graphc.types import Dim, Size, maximum, minimum, product
 
 
 def contract(
@@ -96,15 +74,6 @@ def _turned(epilogue: Epilogue) -> Epilogue:
         epilogue(builder, value, col, row, where, mask)
 
     return turned
-
-
-def store_epilogue(buffer: str, batch: tuple[Size, ...], row: Size, col: Size, offset: Size = 0) -> Epilogue:
-    """An epilogue that stores C[batch, i, j] at buffer[offset + batch . strides + i * row + j * col]."""
-
-    def store(builder: Builder, value: Scalar, i: Size, j: Size, where: tuple[Size, ...], mask: Scalar | None) -> None:
-        builder.store(buffer, offset + dot(where, batch) + i * row + j * col, value, mask)
-
-    return store
 
 
 class _Emitter:
