@@ -29,7 +29,7 @@ from graphc.loops.crossed import Crossing
 from graphc.loops.epilogue import LONG_EPILOGUE, Ahead, Epilogue, Stage, cost_of
 from graphc.loops.ir import Scratch, Var
 from graphc.loops.last_columns import columns_apart, emit_last
-from graphc.loops.packing import STEPS, Rows, Source, copy_rows, pack, pack_rows, packed_tile, packing_read
+from graphc.loops.panels import Panels
 from graphc.loops.problem import Outer, Problem, dot
 from graphc.loops.row_tiles import Band, Range, band, first_row, share, tiles_of_chunk
 from graphc.loops.schedule import Schedule, plan, turns
@@ -101,18 +101,13 @@ class _Emitter:
         self.rows = tiles_of_chunk(self.builder, s, row_chunk)
         if s.blocks_first:
             with self._blocks() as block:
-                if self._shares_b():
-                    self._pack_columns(block, self.problem.b.offset, ())
+                if self.panels.shares_b():
+                    self.panels.pack_columns(block, self.problem.b.offset, (), self.cols)
                 with self._matrices(chunk):
                     self._block(block)
             return
         with self._matrices(chunk), self._blocks() as block:
             self._block(block)
-
-    def _shares_b(self) -> bool:
-        """Whether all batch elements read one B in each block, which is packed before the first one."""
-        moves = any(stride != 0 for stride in self.problem.b.batch)
-        return self.schedule.pack_b and self.schedule.blocks_first and not (moves or self.problem.clips)
 
     @contextlib.contextmanager
     def _matrices(self, chunk: Size) -> Iterator[None]:
@@ -135,27 +130,11 @@ class _Emitter:
 
     def _declare_scratch(self) -> None:
         s, dtype, b = self.schedule, self.problem.dtype, self.builder
-        # squares of k are packed whole: the last run of a nest writes up to lanes - 1 steps behind the block
-        behind = s.lanes - 1 if self.problem.outer[s.split :] or self.problem.clips else 0
-        length = -(-(s.block + behind) // s.lanes) * s.lanes
-        self.nest = self.problem.outer[s.split :]
-        inner = [product(loop.extent for loop in self.nest[i + 1 :]) for i in range(len(self.nest))]
-        self.flat = [count * self.problem.k for count in inner]  # steps, of one of each
-        self.packed_rows, self.packed_size = packed_tile(s, length)
-        self.b_panel, self.a_panel, self.partial = "", "", ""
-        if s.pack_b:
-            self.b_panel = b.fresh("packed_b")
-            b.emit(Scratch(self.b_panel, dtype, s.cols * length * s.width))
-        if s.pack_a:
-            self.a_panel = b.fresh("packed_a")
-            self.row_size = length + s.lanes  # of a copy; so not all rows are in the same sets of the cache
-            size = self.packed_rows * self.row_size if s.copy_a else s.together * self.packed_size
-            b.emit(Scratch(self.a_panel, dtype, size))
+        self.panels, self.partial = Panels(b, self.problem, s), ""
         if s.blocked:
             self.partial = b.fresh("partial")
             self.partial_size = s.rows * s.height * s.cols * s.width
             b.emit(Scratch(self.partial, dtype, self.partial_size * (s.group if s.blocks_first else 1)))
-        self.panel_size = length * s.width
         self.stage: Stage | None = None
         behind_tile, axes = self.epilogue, len(self.problem.batch)
         if self.problem.crossed and behind_tile is not None:
@@ -178,7 +157,7 @@ class _Emitter:
     def _blocks(self) -> Iterator[Block]:
         """The loops over the blocks of steps."""
         b, s, problem = self.builder, self.schedule, self.problem
-        loops, inside = problem.outer[: s.split], [*self.nest, Outer(problem.k, problem.a.col, problem.b.row)]
+        loops, inside = problem.outer[: s.split], [*self.panels.nest, Outer(problem.k, problem.a.col, problem.b.row)]
         steps: list[Steps] = [(0, loop.extent) for loop in inside]
         if not s.blocked:
             yield Block(0, 0, tuple(steps), 0, None, None, ())
@@ -214,36 +193,9 @@ class _Emitter:
     def _block(self, block: Block) -> None:
         """One block of steps: pack B, then all tiles."""
         block = clipped(self.builder, self.problem, self.schedule, self.where, block)
-        if self.schedule.pack_b and not self._shares_b():
-            self._pack_columns(block, self.b_base, self.where)
+        if self.schedule.pack_b and not self.panels.shares_b():
+            self.panels.pack_columns(block, self.b_base, self.where, self.cols)
         self._rows(block)
-
-    def _pack_columns(self, block: Block, begin: Size, where: tuple[Size, ...]) -> None:
-        """Pack the chunk's panels of a B that begins at `begin`, for the batch element `where`."""
-        s, operand = self.schedule, self.problem.b
-        with self.builder.loop("panel", self.cols.start, self.cols.stop) as panel:
-            col = panel * s.width
-            base = begin + block.b + col * operand.col
-            limit = s.width if s.masked == "none" else self.problem.n - col
-            read = packing_read(self.problem, "b", self.builder, col, block.begin, where)
-            source = Source(operand.buffer, self.problem.dtype, base, operand.row, operand.col, limit, read)
-            at = (panel - self.cols.start) * self.panel_size
-            self._pack(source, [loop.b for loop in self.nest], block, self.b_panel, at, s.vectors)
-
-    def _pack(self, source: Source, strides: list[Size], block: Block, panel: str, at: Size, groups: int) -> None:
-        """Pack all steps of a block."""
-        for place, to in self._runs(block, strides, source.k_stride, groups * self.schedule.lanes):
-            pack(self.builder, replace(source, base=source.base + place), block.length, panel, at + to, groups)
-
-    def _runs(self, block: Block, strides: list[Size], k_stride: Size, width: int) -> Iterator[tuple[Size, Size]]:
-        """Inside the loops of a nest: how far a k loop lies in the operand, and in its panel, one after the other."""
-        place: Size = 0
-        at: Size = 0
-        with contextlib.ExitStack() as stack:
-            for (first, last), stride, steps in zip(block.nest, strides, self.flat, strict=True):
-                s = stack.enter_context(self.builder.loop("s", first, last))
-                place, at = place + s * stride, at + s * (steps * width)
-            yield place + block.steps[0] * k_stride, at + block.steps[0] * width
 
     def _rows(self, block: Block) -> None:
         """The rows of tiles; several of them at a time where their rows of A are packed together."""
@@ -262,27 +214,15 @@ class _Emitter:
             with self._groups(block) as (start, stop), b.loop("tile", start, stop) as t:
                 row = opaque(b, "row", first_row(s, t))
                 rows = band(b, s, m, t, row)
-                if s.copy_a:  # the tile's rows, or what there is of them
-                    read = packing_read(self.problem, "a", b, row, block.begin, self.where)
-                    count = bind(b, "count", rows.stop - row)
-                    copy_rows(b, read, count, block.length, self.a_panel, self.row_size)
-                self._tile_row(block, self._a_view(block, row, t), rows)
+                a = self.panels.copy_tile(block, self.where, rows) if s.copy_a else self._a_view(block, row, t)
+                self._tile_row(block, a, rows)
             return
         with b.loop("group", tiles.start, tiles.stop, s.together) as first:
             count = bind(b, "count", minimum(s.together, tiles.stop - first))
-            packed = Rows(lambda t: first_row(s, first + t), self.packed_rows, self.packed_size)
-            operand = self.problem.a
-            read = packing_read(self.problem, "a", b, 0, block.begin, self.where)
-            base = self.a_base + block.a
-            source = Source(operand.buffer, self.problem.dtype, base, operand.col, 1, self.problem.m, read)
-            for place, at in self._runs(block, [loop.a for loop in self.nest], operand.col, self.packed_rows):
-                source = replace(source, base=base + place)
-                pack_rows(b, source, block.length, self.a_panel, at, packed, count, self._steps_divide(STEPS))
+            self.panels.pack_tiles(block, self.a_base + block.a, self.where, first, count)
             with self._whole(block, Range(first, first + count)), b.loop("tile", 0, count) as t:
                 row = opaque(b, "row", first_row(s, first + t))
-                outer = tuple(steps * self.packed_rows for steps in self.flat)
-                a = View(self.a_panel, t * self.packed_size, self.packed_rows, 1, outer, padded=True)
-                self._tile_row(block, a, band(b, s, m, first + t, row))
+                self._tile_row(block, self.panels.rows(t), band(b, s, m, first + t, row))
 
     def _groups(self, block: Block) -> AbstractContextManager[tuple[Size, Size]]:
         """Which tiles come one after the other: all, unless their rows wait for something in between."""
@@ -300,19 +240,14 @@ class _Emitter:
         if self.problem.tiles:
             place = self.a_base + block.a + tile * operand.row
             return View(operand.buffer, place, operand.col, 1, padded=True)
-        if s.copy_a:
-            return View(self.a_panel, 0, 1, self.row_size)
-        base, strides = self.a_base + block.a + row * operand.row, [loop.a for loop in self.nest]
-        if not s.pack_a:
-            read, line = self._wide_read() if self.problem.wide_a else None, self.problem.line
-            within = (line.begin(self.where), line.extent) if line is not None else None
-            wide = self.problem.wide_a
-            return View(operand.buffer, base, operand.col, operand.row, tuple(strides), wide, read=read, line=within)
-        limit = self.problem.m - row
-        source = Source(operand.buffer, self.problem.dtype, base, operand.col, operand.row, limit)
-        self._pack(source, strides, block, self.a_panel, 0, self.packed_rows // s.lanes)
-        outer = tuple(steps * self.packed_rows for steps in self.flat)
-        return View(self.a_panel, 0, self.packed_rows, 1, outer, padded=True)
+        base = self.a_base + block.a + row * operand.row
+        if s.pack_a:
+            return self.panels.pack_tile(block, base, row)
+        wide, line = self.problem.wide_a, self.problem.line
+        within = (line.begin(self.where), line.extent) if line is not None else None
+        strides = tuple(loop.a for loop in self.panels.nest)
+        read = self._wide_read() if wide else None
+        return View(operand.buffer, base, operand.col, operand.row, strides, wide, read=read, line=within)
 
     def _wide_read(self) -> ViewRead | None:
         """What computes the elements of a computed A that moves with the columns."""
@@ -321,12 +256,6 @@ class _Emitter:
             return None
         read, where = computed.reader(computed.sources, self.builder), self.where
         return lambda h, row, col, steps, mask: read(h, where, row, col, steps, mask)
-
-    def _steps_divide(self, by: int) -> bool:
-        """Whether all blocks have a multiple of so many steps, of those of the k loop."""
-        clipped = any(clip.loop == len(self.problem.outer) for clip in self.problem.clips)
-        cut = 0 if self.nest else self.schedule.cut
-        return isinstance(self.problem.k, int) and self.problem.k % by == cut % by == 0 and not clipped
 
     def _tile_row(self, block: Block, a: View, rows: Band) -> None:
         """All panels of the chunk for one row of tiles."""
@@ -345,10 +274,10 @@ class _Emitter:
         b, s, problem = self.builder, self.schedule, self.problem
         col = bind(b, "col", panel * s.width)
         base = self.b_base + block.b + col * problem.b.col
-        view = View(problem.b.buffer, base, problem.b.row, 1, tuple(loop.b for loop in self.nest), problem.b.col != 0)
+        strides = tuple(loop.b for loop in self.panels.nest)
+        view = View(problem.b.buffer, base, problem.b.row, 1, strides, problem.b.col != 0)
         if s.pack_b:
-            outer = tuple(steps * s.width for steps in self.flat)
-            view = View(self.b_panel, (panel - self.cols.start) * self.panel_size, s.width, 1, outer, True)
+            view = self.panels.columns(panel - self.cols.start)
         if a.wide:
             a = replace(a, base=a.base + col)
         tile = Tile(
