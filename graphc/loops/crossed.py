@@ -15,7 +15,7 @@ from graphc.loops.ir import Load, Scratch, Store, VType
 from graphc.loops.packing import lane_mask, transposed
 from graphc.loops.problem import Problem
 from graphc.loops.row_tiles import Band, Range
-from graphc.loops.schedule import Schedule
+from graphc.loops.schedule import Schedule, ceildiv_int
 from graphc.types import Dim, Size, minimum
 
 CACHE_LINE = 64  # bytes that come at once
@@ -43,14 +43,15 @@ class Crossing:
     def ask(self, b: Builder, rows: Band, col: Size, where: Place, last: Scalar | None) -> None:
         """What columns will be stored to is on its way while tiles are computed: each in a page of its own.
 
-        Where several tiles share a line of the cache, one of them asks.
+        Tiles that share a line of the cache ask for a part of the columns each: with all requests in one of them,
+        112x112x3->64 7x7 takes 1.02 times as long.
         """
         if self.ahead is None:
             return
         turn = rows.number - rows.number // self.apart * self.apart if self.apart > 1 else 0
-        asks = b.eq(b.index(turn), b.index(0)) if self.apart > 1 else None
-        with branch(b, last), branch(b, asks), b.loop("ask", 0, self.width) as c:
-            self.ahead(b, rows.row + Dim.symbol(LANE), col + c, where)
+        part = ceildiv_int(self.width, self.apart)
+        with branch(b, last), b.loop("ask", 0, part) as c:
+            self.ahead(b, rows.row + Dim.symbol(LANE), col + turn * part + c, where)
 
     def finish(self, b: Builder, scratch: str, width: int, row: Size, count: Size) -> None:
         """`count` rows from `row` on, which lie in the scratch, `width` elements each."""
