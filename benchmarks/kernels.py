@@ -55,8 +55,8 @@ def confine(threads: int) -> None:
 def recycle() -> None:
     """Memory that glibc's malloc is given back stays with the process, as graphc's results do.
 
-    By default each array of more than 32 MiB is fresh pages, unless the heap happens to have a hole for it: PyTorch took
-    29 ms or 11 for one convolution on two threads, by what had run before.
+    By default each array of more than 32 MiB is fresh pages, unless the heap has room for it: PyTorch took 29 ms or 11
+    for one convolution on two threads, from run to run.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None and hasattr(libc, "mallopt"):
