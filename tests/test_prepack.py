@@ -31,7 +31,7 @@ def kernels_of(program: Program) -> list[list[str]]:
     return [[task.kernel.rsplit("_", 1)[0] for task in region.tasks] for region in program.regions]
 
 
-@pytest.mark.parametrize("sizes", [(610, 523, 640), (701, 1100, 1200)])
+@pytest.mark.parametrize("sizes", [(610, 523, 640), (701, 1100, 1200), (1100, 700, 1024)])
 @pytest.mark.parametrize("form", ["TN", "TT", "NT"])
 def test_packing_once_gives_the_same_bits(
     sizes: tuple[int, int, int], form: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch

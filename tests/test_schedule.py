@@ -104,8 +104,19 @@ def test_chunks_that_pack_columns_have_all_rows_up_to_a_limit() -> None:
         return plan(Problem(float32, (), m, n, k, a, b), replace(AVX512, l2_bytes=1 << 21))
 
     assert [schedule(m).row_chunks for m in (300, 512, 619, 1024)] == [1] * 4  # each column is packed once
-    assert schedule(1025).row_chunks == 2 and schedule(2048).row_chunks == 4
+    assert schedule(1025, k=400).row_chunks == 2 and schedule(2048, k=400).row_chunks == 4
+    deep = [schedule(m, n) for m, n in ((1025, 1024), (2048, 1024), (2048, 832), (2049, 1024))]
+    assert [s.row_chunks for s in deep] == [1, 1, 4, 4]  # two panels of a chunk fill a quarter of L2; eight chunks
     assert [schedule(512, n).cols for n in (512, 448, 832)] == [2, 1, 2]  # two panels, if there are chunks enough
+
+
+def test_chunks_that_share_deep_columns_follow_each_other() -> None:
+    def by_rows(k: int, panels: bool, n: int = 512) -> bool:
+        a, b = Operand("a", 0, (), k, 1), Operand("b", 0, (), 64 if panels else n, 1)
+        return plan(Problem(float32, (), 3000, n, k, a, b, panels=panels), replace(AVX512, l2_bytes=1 << 21)).by_rows
+
+    assert [by_rows(k, True) for k in (512, 640, 2048)] == [True, False, False]
+    assert by_rows(2048, False, 32)  # columns that are not packed do not fill the cache
 
 
 @pytest.mark.parametrize("together", [1, 8])

@@ -30,7 +30,9 @@ THIN_COLS = 2048
 WIDE_STEPS = 3  # of k side by side where A moves with the columns, as rows do that are windows
 CROSSED_ROWS = 96  # of A, for which B is packed where vectors in it cross cache lines
 MANY_ROWS = 256  # of A, for which B is packed where they may: packing costs 1 %, crossing 10 to 20
-ALL_ROWS = 1024  # of a chunk that packs columns of B; of more rows, B is packed once for chunks of 512
+ALL_ROWS = 1024  # of a chunk that packs columns of B; of more rows, B is packed once for chunks of fewer
+ALL_ROWS_DEEP = 2048  # the same of deep columns, which serve many rows before they leave L2
+DEEP = 4  # panels: columns are deep where fewer fill a quarter of L2
 EVEN = 4  # chunks at least, where there is work for as many: two threads get about the same of them
 WIDE_VECTORS = 4  # of columns there at most
 CUT_ROWS = 128  # of a chunk, where k is cut: fewer do not pay for reading all of B
@@ -128,7 +130,11 @@ def plan(problem: Problem, target: Target) -> Schedule:
     col_cap = max(1, target.l2_bytes // 4 // (block * problem.dtype.itemsize) // (vectors * lanes))
     row_cap = max(1, 256 // height) if blocked else ANY
     again = pack_a and not copy_a  # each chunk packs A
-    rows, cols, group = chunk_shape(problem, lanes, vectors * lanes, height, tiles, panels, again, pack_b, cut > 0)
+    deep = (pack_b or problem.panels) and col_cap < DEEP
+    most_rows = ALL_ROWS_DEEP if deep and known(panels, 0) // min(col_cap, 2) >= 2 * EVEN else ALL_ROWS
+    rows, cols, group = chunk_shape(
+        problem, lanes, vectors * lanes, height, tiles, panels, again, pack_b, cut > 0, most_rows
+    )
     rows, cols = min(rows, row_cap), min(cols, col_cap if pack_b or blocked or problem.panels else ANY)
     rows = even_share(tiles, rows) if isinstance(tiles, int) else rows
     if blocks_first := blocked and bool(problem.outer) and isinstance(panels, int):
@@ -145,7 +151,8 @@ def plan(problem: Problem, target: Target) -> Schedule:
     if isinstance(panels, int):
         cols = max(1, min(cols, panels))
     rows_known = isinstance(problem.m, int)
-    by_rows = known(problem.m, GUESS) > known(problem.n, GUESS)  # the next chunk finds what the two share in the cache
+    # the next chunk finds what the two share in the cache: packed columns that fill it, else the longer side
+    by_rows = known(problem.m, GUESS) > known(problem.n, GUESS) and not deep
     row_chunks = ceildiv(tiles, rows) if rows_known else ceildiv(problem.m, rows * height)
     return Schedule(
         lanes, vectors, height, full, lack, less, tiles, rows_known, masked, block, blocked, split, cut, unroll, pack_a,
@@ -306,11 +313,11 @@ def wanted_chunks(problem: Problem, lanes: int) -> tuple[int, int]:
 
 def chunk_shape(
     problem: Problem, lanes: int, width: int, height: int, tiles: Size, panels: Size, pack_a: bool, pack_b: bool,
-    cut: bool,
+    cut: bool, most_rows: int,
 ) -> tuple[int, int, int]:  # fmt: skip
     """(tiles, panels, batch elements) of a chunk: about CHUNK_WORK each, so that any number of threads finds its share.
 
-    Only numbers come out, so the number of chunks stays a short expression.
+    most_rows: of a chunk that packs its columns. Only numbers come out, so the number of chunks is a short expression.
     """
     n, m = known(problem.n, GUESS), known(problem.m, GUESS)
     batches = known(product(problem.batch), MOST_CHUNKS)
@@ -319,8 +326,9 @@ def chunk_shape(
     tile_count, panel_count = known(tiles, ceildiv_int(GUESS, height)), known(panels, ceildiv_int(GUESS, width))
     wanted = ceildiv_int(wanted, max(1, batches))
     if pack_b:  # whoever shares columns packs them again (and rows, if A is packed too)
-        side = min(m, 256 if pack_a else 512)
-        rows = max(1, tile_count) if m <= ALL_ROWS and not pack_a else ceildiv_int(side, height)
+        whole = m <= most_rows and not pack_a
+        side = max(min(m, 512), m // 2) if whole else min(m, 256 if pack_a else 512)
+        rows = max(1, tile_count) if whole else ceildiv_int(side, height)
         cols = ceildiv_int(m * n // wanted, side * width)
         # what is read of A serves several panels from L1
         cols = max(cols, PANELS_FOR_A if pack_a else min(2, panel_count // EVEN))
