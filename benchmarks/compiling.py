@@ -41,8 +41,9 @@ class _Clock(Peers):
 def _parts(function: graphc.Function) -> dict[str, float]:
     """Seconds of the steps, as GRAPHC_LOG=compile tells them: each without the one inside of it, which it waits for."""
     seconds = function._levels.observer.seconds
-    passes = seconds["lower/passes"]
-    parts = {"passes": passes, "lowering": seconds["lower"] - passes, "emitting": seconds["emit"]}
+    emitting = seconds.get("emit", 0.0) + seconds.get("lower/emit", 0.0)
+    parts = {"passes": seconds["passes"], "lowering": seconds["lower"] - seconds.get("lower/emit", 0.0)}
+    parts["emitting"] = emitting
     return parts | {"machine code": seconds["machine code"]}
 
 

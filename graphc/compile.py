@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,8 @@ class Levels:
 
     def __init__(self, graph: Graph, target: Target, settings_used: settings.Settings, observer: Observer) -> None:
         self.graph, self.target, self.settings, self.observer = graph, target, settings_used, observer
+        self.take: Callable[[str, str], None] | None = None  # name and LLVM IR of a kernel as soon as it is lowered
+        self._emitted: dict[str, str] = {}
 
     @cached_property
     def optimized(self) -> Graph:
@@ -50,7 +52,7 @@ class Levels:
         from graphc.loops.program_text import verify_program
 
         with settings.using(self.settings), self.observer.step("lower"):
-            program = lower(self.optimized, self.target)
+            program = lower(self.optimized, self.target, self._emit)
             verify_program(program)
             if self.settings.guard_memory:
                 from graphc.loops.guard import guard
@@ -58,17 +60,29 @@ class Levels:
                 return guard(program)
             return program
 
+    def _emit(self, kernel: Any) -> None:
+        """The LLVM IR of a kernel, while others wait to be lowered, if somebody takes it already."""
+        if self.take is not None:
+            from graphc.llvm.emit import emit
+
+            with self.observer.step("emit"):
+                ir = self._emitted[kernel.name] = emit(kernel, self.target)
+            self.take(kernel.name, ir)
+
     @cached_property
     def modules(self) -> dict[str, str]:
         """The LLVM IR of each kernel."""
         from graphc.llvm.emit import emit
         from graphc.loops.check import check_kernel
 
+        kernels = self.program.kernels
+        if self._emitted:
+            return self._emitted
         with self.observer.step("emit"):
             if self.settings.verify:
-                for kernel in self.program.kernels.values():
+                for kernel in kernels.values():
                     check_kernel(kernel)
-            return {name: emit(kernel, self.target) for name, kernel in self.program.kernels.items()}
+            return {name: emit(kernel, self.target) for name, kernel in kernels.items()}
 
     def text(self, level: str) -> str:
         """The text of a level; ArgumentError for a level that does not exist."""
@@ -267,14 +281,37 @@ def _compiled(levels: Levels) -> tuple[_Native, tuple[str, ...]]:
                 return _Native(*found), tuple(found[0].kernels)
     from graphc.llvm.scratch import scratch_bytes
 
-    program, modules = levels.program, levels.modules
-    with levels.observer.step("machine code"):
-        objects = {name: cached_object(ir, levels.target) for name, ir in modules.items()}
+    objects = _objects(levels, lambda ir: cached_object(ir, levels.target))
+    program = levels.program
     scratch = {name: scratch_bytes(kernel) for name, kernel in program.kernels.items()}
     finishes = frozenset(name for name, kernel in program.kernels.items() if kernel.finish)
     if cache is not None:
         store_plan(cache, key, program, objects, scratch, finishes)
     return _Native(program, objects, scratch, finishes), tuple(program.kernels)
+
+
+def _objects(levels: Levels, make: Callable[[str], bytes]) -> Mapping[str, bytes]:
+    """The object of each kernel. Of several kernels LLVM compiles one while the next are lowered, on another core.
+
+    Not where the program is looked at, or changed, as a whole before its kernels are emitted.
+    """
+    observer, several = levels.observer, sum(node.op.name == "kernel" for node in levels.optimized.order()) > 1
+    if not several or settings.usable_cores() == 1 or levels.settings.verify or levels.settings.guard_memory:
+        modules = levels.modules
+        with observer.step("machine code"):
+            return {name: make(ir) for name, ir in modules.items()}
+    from graphc.runtime.beside import Beside
+
+    with Beside(make) as beside:
+        levels.take = beside.start
+        try:
+            _ = levels.program
+        finally:
+            levels.take = None
+        with observer.step("machine code"):
+            objects = beside.objects()
+    observer.seconds["machine code/in all, beside the others"] = beside.seconds
+    return objects
 
 
 def _executable(frozen: Frozen, levels: Levels, native: _Native, threads: int | None) -> Executable:

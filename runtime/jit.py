@@ -59,10 +59,10 @@ def _have_options() -> bool:
 @contextlib.contextmanager
 def _options(target: Target) -> Iterator[None]:
     """The code generator's options, global to the process: other users of llvmlite find them as they were."""
-    if not (target.steps_addresses and _have_options()):
-        yield
-        return
-    with _option_lock:
+    with _option_lock:  # also for those that leave the options alone: they must not find another thread's
+        if not (target.steps_addresses and _have_options()):
+            yield
+            return
         llvm.set_option("graphc", f"@{_OURS}")
         try:
             yield

@@ -49,9 +49,12 @@ from graphc.text import canonical_text
 from graphc.types import Dim, Size, TensorType, substitute, symbols
 
 
-def lower(graph: Graph, target: Target) -> Program:
-    """The Program of a graph whose nodes are sources and kernels (what `passes.pipeline.optimize` gives)."""
-    return _Lowering(graph, target).run()
+def lower(graph: Graph, target: Target, made: Callable[[LoopKernel], None] = lambda kernel: None) -> Program:
+    """The Program of a graph whose nodes are sources and kernels (what `passes.pipeline.optimize` gives).
+
+    `made` is told of each of the Program's kernels, in their order, before the next is lowered.
+    """
+    return _Lowering(graph, target, made).run()
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class _Known:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, target: Target) -> None:
-        self.graph, self.target = graph, target
+    def __init__(self, graph: Graph, target: Target, made: Callable[[LoopKernel], None]) -> None:
+        self.graph, self.target, self.made = graph, target, made
         self.free = free_reshapes(graph)
         self.plan: Schedule = schedule(graph, self.free)
         self.inside, self.outside = divided(bounds_of(v.type.shape for v in graph.inputs))
@@ -245,6 +248,7 @@ class _Lowering:
             name += "x"
         alike.append((name, kernel))
         self.kernels[name] = replace(kernel, name=name)
+        self.made(self.kernels[name])
         return name
 
     def _check(self, node: Node) -> Check:
