@@ -7,7 +7,7 @@ operator, add it here and install a function of that name there; methods are in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -289,7 +289,10 @@ class Parameter(Tensor):
 
 def placeholder(name: str, shape: Sequence[int | str | Dim | None] | int | str = (), dtype: Any = "float32") -> Tensor:
     """An input. A string in `shape` is a named size (equal names are equal sizes), None an unnamed one."""
-    given = (shape,) if isinstance(shape, (int, str, Dim)) else tuple(shape)
+    if shape is None:
+        fail(ShapeError, f"placeholder {name}: None is no shape", "write (None,) for one axis of any size")
+    one = isinstance(shape, str) or not isinstance(shape, Iterable) or getattr(shape, "ndim", 1) == 0
+    given = (shape,) if one else tuple(cast(Iterable[Any], shape))
     sizes = tuple(checked_size(checked_name(name), axis, size) for axis, size in enumerate(given))
     type_ = TensorType(as_dtype(dtype), sizes)
     return cast(Tensor, apply("placeholder", name=name, type=type_))

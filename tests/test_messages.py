@@ -17,6 +17,7 @@ import graphc
 from graphc import elsewhere
 from graphc.build import Tensor, parameter, placeholder
 from graphc.errors import GraphcError
+from graphc.nn import functional
 from graphc.nn.functional import cross_entropy, mse_loss
 from graphc.types import Dim
 
@@ -175,6 +176,62 @@ def test_a_size_is_no_number_yet(build: Callable[[], Any], text: str) -> None:
     found, _, hint = message(build).partition(" | ")
     assert found.startswith(f"{text}: ") and found.endswith(" is a size, whose number is only known at a call")
     assert re.fullmatch(r"graphc\.dim_value\(.*n\) is its value in the graph; sizes themselves have \+ - \* // %", hint)
+
+
+INTS = "must be an int or a sequence of them, not"
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: graphc.roll(X, None), f"roll: shift {INTS} None"),
+        (lambda: graphc.roll(X, 1, 0.5), f"roll: axis {INTS} 0.5"),
+        (lambda: graphc.moveaxis(X, {0}, 1), f"moveaxis: source {INTS} {{0}}"),
+        (lambda: graphc.split(X, 1.5), f"split: indices_or_sections {INTS} 1.5"),
+        (lambda: graphc.tile(X, "ab"), f"tile: repetitions {INTS} 'ab'"),
+        (lambda: graphc.transpose(X, 1.5), f"transpose: axes {INTS} 1.5"),
+        (lambda: graphc.tensordot(X, X, None), "tensordot: axes is an int, or a pair of axes or lists of them, not N"),
+        (lambda: graphc.vecdot(X, X, (0, 1)), "vecdot: axis must be an int, not (0, 1)"),
+        (lambda: graphc.einsum(X, [0, 1]), "einsum: subscripts are text, not x (f32[3,4])"),
+        (lambda: X[0.5:], "x[...]: a slice is made of ints and sizes, not 0.5: x is f32[3,4]"),
+        (lambda: X[::"2"], "x[...]: a slice is made of ints and sizes, not '2': x is f32[3,4]"),
+        (lambda: placeholder("p", None), "placeholder p: None is no shape"),
+        (lambda: placeholder("p", 1.5), "placeholder p: 1.5 is no size"),
+        (lambda: graphc.zeros(np.array(0.5)), "shape: array(0.5) is no size"),
+        (lambda: graphc.zeros(int), "shape: <class 'int'> is no size"),
+        (lambda: functional.max_pool2d(np.ones((1, 1, 4, 4), "f"), 1.5), f"max_pool2d: kernel_size {INTS} 1.5"),
+        (lambda: functional.softmax(None), "softmax: x must be a tensor or an array, not None"),
+        (lambda: mse_loss(X, target="y"), "mse_loss: target must be a tensor or an array, not 'y'"),
+        (lambda: mse_loss(X, 1), "mse_loss: the shapes of x (f32[3,4]) and result of constant (i64[]) differ"),
+        (lambda: functional.layer_norm(X, 4, {}), "layer_norm: weight must be a tensor or an array, not {}"),
+    ],
+)  # fmt: skip
+def test_arguments_of_a_wrong_kind_are_named(build: Callable[[], Any], text: str) -> None:
+    assert text in message(build)
+
+
+def test_ints_and_arrays_of_numpy_are_taken_wherever_python_s_are() -> None:
+    a, two = np.arange(12, dtype="f").reshape(3, 4), np.int64(2)
+    for ours, theirs in (
+        (graphc.roll(X, two, np.int64(1)), np.roll(a, 2, 1)),
+        (graphc.roll(X, (1,), (0, 1)), np.roll(a, (1,), (0, 1))),
+        (graphc.moveaxis(X, np.int64(0), 1), a.T),
+        (graphc.split(X, two, 1)[1], a[:, 2:]),
+        (graphc.tile(X, two), np.tile(a, 2)),
+        (graphc.tile(X, np.array([2, 1])), np.tile(a, (2, 1))),
+        (graphc.tensordot(X, a.T, np.int64(1)), a @ a.T),
+        (functional.max_pool1d(X.reshape(1, 3, 4), two).reshape(3, 2), a[:, 1::2]),
+        (functional.relu(a - 5), np.maximum(a - 5, 0)),
+        (functional.leaky_relu(a), a),
+        (mse_loss(X, a + 2), np.float32(4)),
+        (functional.embedding([2, 0], a), a[[2, 0]]),
+        (placeholder("p", np.int64(3)), np.ones(3)),
+        (placeholder("p", np.array(3)), np.ones(3)),
+    ):
+        if ours.name == "p":
+            assert ours.shape == theirs.shape
+        else:
+            np.testing.assert_array_equal(ours.eval({X: a}), theirs)
 
 
 def test_a_size_beside_a_tensor_is_its_value() -> None:

@@ -10,8 +10,10 @@ from graphc import ops
 from graphc.build import Tensor, fail
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.graph import shown
+from graphc.ops.operands import of_tensors
 
 
+@of_tensors
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,

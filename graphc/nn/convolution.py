@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Union
 
+import numpy as np
+
 from graphc.build import Tensor, fail, signature
 from graphc.errors import ArgumentError, ShapeError
 from graphc.ops.convolution import Spec, contract, label_sizes, parse, transposed
 from graphc.ops.movement import reshape
-from graphc.ops.operands import TensorLike, converted, promoted
+from graphc.ops.operands import TensorLike, converted, integers, promoted
 from graphc.ops.padding import pad
 from graphc.types import Size, floordiv
 
@@ -163,8 +165,8 @@ def spatial(rank: int, last: bool) -> list[int]:
 
 def numbers(name: str, what: str, given: Pair, rank: int, least: int) -> list[int]:
     """One number for each axis. ArgumentError for anything else."""
-    found = [given] * rank if isinstance(given, int) else list(given)
-    if len(found) != rank or not all(isinstance(n, int) and n >= least for n in found):
+    found = integers(name, what, given) * (rank if np.ndim(given) == 0 else 1)
+    if len(found) != rank or min(found) < least:
         fail(ArgumentError, f"{name}: {what} is a number from {least} on or {rank} of them, not {given!r}")
     return found
 

@@ -28,6 +28,7 @@ from graphc.nn.interpolation import interpolate
 from graphc.nn.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from graphc.nn.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops import relu, sigmoid, softplus, tanh
+from graphc.ops.operands import of_tensors
 from graphc.random import Generator
 from graphc.types import Shape
 
@@ -76,6 +77,7 @@ if not TYPE_CHECKING:  # for people's mistakes; a type checker finds them itself
     __getattr__ = of_module(__name__, __all__)
 
 
+@of_tensors
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function of x: x (1 + erf(x / sqrt(2))) / 2, as PyTorch.
 
@@ -90,27 +92,32 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return x * 0.5 * (1 + tanh(inner))
 
 
+@of_tensors
 def silu(x: Tensor) -> Tensor:
     """x sigmoid(x), also called swish. `silu(constant([0.0, 1.0]))` is [0.0, 0.7310...]."""
     return x * sigmoid(x)
 
 
+@of_tensors
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x above 0, negative_slope * x elsewhere. `leaky_relu(constant([-1.0, 2.0]))` is [-0.01, 2.0]."""
     return ops.where(x > 0, x, negative_slope * x)
 
 
+@of_tensors
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """x above 0, alpha (exp(x) - 1) elsewhere. `elu(constant([-1.0, 2.0]))` is [-0.6321..., 2.0]."""
     return ops.where(x > 0, x, alpha * ops.expm1(x))
 
 
+@of_tensors
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along `axis`: positive, and adds up to 1. `softmax(constant([0.0, 0.0]))` is [0.5, 0.5]."""
     powers = ops.exp(_shifted(x, axis))
     return powers / powers.sum(axis, keepdims=True)
 
 
+@of_tensors
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """The logarithm of `softmax(x, axis)`, exact where the softmax itself would round to 0.
 
@@ -120,6 +127,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     return shifted - ops.log(ops.exp(shifted).sum(axis, keepdims=True))
 
 
+@of_tensors
 def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """-log softmax(logits)[label], for logits f32[N, C, ...] (or f32[C]) and labels of the same shape without the C.
 
@@ -139,6 +147,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     return _reduced((log_sum - _picked(shifted, labels, axis)).reshape(expected), reduction, "cross_entropy")
 
 
+@of_tensors
 def nll_loss(log_probabilities: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """-x[label] of logarithms of probabilities, as `log_softmax` gives them: the second half of `cross_entropy`.
 
@@ -150,6 +159,7 @@ def nll_loss(log_probabilities: Tensor, labels: Tensor, reduction: str = "mean")
     return _reduced(-_picked(log_probabilities, labels, axis).reshape(expected), reduction, "nll_loss")
 
 
+@of_tensors
 def mse_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """(prediction - target)**2; the shapes must be equal, so that [N, 1] and [N] never broadcast to [N, N].
 
@@ -160,12 +170,14 @@ def mse_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     return _reduced(difference * difference, reduction, "mse_loss")
 
 
+@of_tensors
 def l1_loss(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """|prediction - target|, of equal shapes. `l1_loss(constant([1.0, 2.0]), constant([1.0, 4.0]))` is 1.0."""
     _same_shape("l1_loss", prediction, target)
     return _reduced(ops.abs(prediction - target), reduction, "l1_loss")
 
 
+@of_tensors
 def smooth_l1_loss(prediction: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d**2 / (2 beta) where d = |prediction - target| is below beta, d - beta / 2 elsewhere; the shapes must be equal.
 
@@ -179,6 +191,7 @@ def smooth_l1_loss(prediction: Tensor, target: Tensor, reduction: str = "mean", 
     return _reduced(losses, reduction, "smooth_l1_loss")
 
 
+@of_tensors
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """softplus(x) - x*y: the cross entropy of sigmoid(x) with targets y in 0..1 (floats, integers or bools).
 
@@ -189,6 +202,7 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor, reduction:
     return _reduced(softplus(logits) - logits * y, reduction, "binary_cross_entropy_with_logits")
 
 
+@of_tensors
 def embedding(indices: Tensor, weight: Tensor) -> Tensor:
     """The rows of `weight` at `indices`: i64[batch,time] and f32[words,64] give f32[batch,time,64].
 
@@ -202,6 +216,7 @@ def embedding(indices: Tensor, weight: Tensor) -> Tensor:
     return rows.reshape((*indices.shape, weight.shape[1]))
 
 
+@of_tensors
 def dropout(x: Tensor, p: float = 0.5, generator: Generator | None = None, training: bool = True) -> Tensor:
     """`x` with each element 0 with probability `p`, and the others divided by 1 - p; `x` itself if not `training`.
 

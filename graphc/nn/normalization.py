@@ -11,9 +11,11 @@ from graphc import ops
 from graphc.build import Tensor, fail
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.graph import shown
+from graphc.ops.operands import of_tensors
 from graphc.types import Size
 
 
+@of_tensors
 def layer_norm(
     x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -31,6 +33,7 @@ def layer_norm(
     return _scaled("layer_norm", centred * scale, shape, weight, bias)
 
 
+@of_tensors
 def rms_norm(x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x**2) + eps) * weight over the last axes, whose sizes are `shape` (a number: of the last axis).
 
@@ -44,6 +47,7 @@ def rms_norm(x: Tensor, shape: Size | Sequence[Size], weight: Tensor | None = No
     return _scaled("rms_norm", x * scale, shape, weight, None)
 
 
+@of_tensors
 def batch_norm(
     x: Tensor,
     mean: Tensor | None = None,
@@ -75,6 +79,7 @@ def batch_norm(
     return _of_channels(centred * ops.rsqrt(spread + eps), weight, bias)
 
 
+@of_tensors
 def group_norm(
     x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:

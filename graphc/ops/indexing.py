@@ -266,7 +266,7 @@ def bounds_of(x: Tensor, axes: Sequence[Any]) -> tuple[Tensor, list[tuple[Size, 
                 fail(ShapeError, f"x[...]: index {index} is out of range for axis {axis} of {shown(x)}")
             bounds.append((index % n, index % n + 1, 1))
             continue
-        step = None if part.step is None else operator.index(part.step)
+        step = None if part.step is None else _whole(x, part.step)
         if step == 0:
             fail(ArgumentError, f"x[...]: a slice's step is 0: {signature(x)}")
         start, stop = (_position(x, v) for v in (part.start, part.stop))
@@ -281,7 +281,14 @@ def _position(x: Tensor, given: Any) -> Size | None:
             hint = "a size counts from the start: write x[n - m :] for the last m of n"
             fail(ArgumentError, f"x[...]: a slice at {given}, for {shown(x)}", hint)
         return given
-    return None if given is None else operator.index(given)
+    return None if given is None else _whole(x, given)
+
+
+def _whole(x: Tensor, given: Any) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        fail(ArgumentError, f"x[...]: a slice is made of ints and sizes, not {shown(given)}: {signature(x)}")
 
 
 def _taken(x: Tensor, index: int, axis: int, n: Dim) -> Tensor:

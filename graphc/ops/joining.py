@@ -22,6 +22,7 @@ from graphc.ops.operands import (
     TensorLike,
     as_tensor,
     converted,
+    integers,
     normalized_axes,
     normalized_axis,
     other_sizes,
@@ -165,13 +166,14 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     tensor = as_tensor(x)
     where_ = normalized_axis("split", axis, tensor.ndim, tensor)
     size = tensor.shape[where_]
-    if isinstance(indices_or_sections, int):
-        sections = indices_or_sections
+    given = integers("split", "indices_or_sections", indices_or_sections)
+    if np.ndim(indices_or_sections) == 0:
+        sections = given[0]
         share = floordiv(size, sections) if sections > 0 else 0
         if sections <= 0 or share * sections != size:
             fail(ShapeError, f"split: axis {where_} of {shown(tensor)} has no {sections} equal parts")
         return tuple(_along(tensor, where_, i * share, (i + 1) * share) for i in range(sections))
-    cuts = [None, *(int(i) for i in indices_or_sections), None]
+    cuts = [None, *given, None]
     keys = [(*[slice(None)] * where_, slice(a, b)) for a, b in itertools.pairwise(cuts)]
     return tuple(getitem(tensor, key) for key in keys)
 
@@ -182,7 +184,8 @@ def tile(x: TensorLike, repetitions: Size | Sequence[Size]) -> Tensor:
     `tile([1, 2], 2)` is [1, 2, 1, 2].
     """
     tensor = as_tensor(x)
-    given: Sequence[Size] = (repetitions,) if isinstance(repetitions, (int, Dim)) else repetitions
+    listed = repetitions if isinstance(repetitions, (tuple, list)) else (repetitions,)
+    given = [each for n in listed for each in ((n,) if isinstance(n, Dim) else integers("tile", "repetitions", n))]
     counts: list[Size] = [*[1] * (tensor.ndim - len(given)), *given]
     shape: list[Size] = [*[1] * (len(counts) - tensor.ndim), *tensor.shape]
     if builtins.any(isinstance(c, int) and c < 0 for c in counts):
@@ -229,12 +232,13 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | 
     """
     tensor = as_tensor(x)
     if axis is None:
-        total = shift if isinstance(shift, int) else builtins.sum(shift)
+        total = builtins.sum(integers("roll", "shift", shift))
         return reshape(roll(ravel(tensor), total, 0), tensor.shape)
-    axes = [axis] if isinstance(axis, int) else list(axis)
-    shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
+    axes, shifts = integers("roll", "axis", axis), integers("roll", "shift", shift)
     if len(axes) == 1:
         axes = axes * len(shifts)
+    elif len(shifts) == 1:
+        shifts = shifts * len(axes)
     if len(shifts) != len(axes):
         fail(ShapeError, f"roll: {len(shifts)} shifts for {len(axes)} axes: {signature(tensor)}")
     for by, each in zip(shifts, axes, strict=True):
@@ -257,7 +261,7 @@ def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequ
     `moveaxis(f32[2,3,4], 0, -1)` is f32[3,4,2]. `moveaxis([[1, 2]], 0, 1)` is [[1], [2]].
     """
     tensor = as_tensor(x)
-    pairs = [[a] if isinstance(a, int) else list(a) for a in (source, destination)]
+    pairs = [integers("moveaxis", what, a) for what, a in (("source", source), ("destination", destination))]
     given, wanted = ([normalized_axis("moveaxis", a, tensor.ndim, tensor) for a in axes] for axes in pairs)
     if len(given) != len(wanted) or len(set(given)) != len(given) or len(set(wanted)) != len(wanted):
         fail(ShapeError, f"moveaxis: axes {source} to {destination}: {signature(tensor)}")

@@ -20,6 +20,7 @@ from graphc.ops.operands import (
     as_tensor,
     broadcast_shape,
     expanded,
+    integers,
     normalized_axes,
     normalized_axis,
     shape_of,
@@ -193,7 +194,7 @@ def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     if axes is None:
         order = tuple(reversed(range(tensor.ndim)))
     else:
-        order = tuple(normalized_axis("transpose", a, tensor.ndim, tensor) for a in axes)
+        order = tuple(normalized_axis("transpose", a, tensor.ndim, tensor) for a in integers("transpose", "axes", axes))
         if sorted(order) != list(range(tensor.ndim)):
             hint = "swapaxes exchanges two axes" if len(order) == 2 else "moveaxis moves some and keeps the others"
             fail(ShapeError, f"transpose: axes {order} are no order of the axes of {shown(tensor)}", hint)

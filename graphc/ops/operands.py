@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, Union, cast
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar, Union, cast
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from graphc.types import (
 
 TensorLike = Union[Tensor, np.ndarray, np.generic, float, int, bool, Dim, Sequence[Any]]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _WEAK = (bool, int, float)  # exact types: np.float64 is a float, but not weak
 
 
@@ -44,6 +46,41 @@ def as_tensor(x: TensorLike) -> Tensor:
     if isinstance(x, Dim):
         return cast(Tensor, apply("dim_value", size=x, dtype=int64))
     return x if isinstance(x, Tensor) else constant(x)
+
+
+def of_tensors(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """`function` for arrays too: what it declares a Tensor is made one, and what cannot be one is an ArgumentError.
+
+    For functions that ask an argument for its dtype or shape before any op sees it.
+    """
+    kinds = function.__annotations__  # text: every module annotates lazily
+    declared = [name for name in kinds if name != "return"]
+    tensors = {name: "None" in kind for name, kind in kinds.items() if kind in ("Tensor", "Tensor | None")}
+
+    def taken(name: str, given: Any) -> Any:
+        if isinstance(given, Tensor) or name not in tensors or (given is None and tensors[name]):
+            return given
+        if given is None or isinstance(given, (str, dict, set)):
+            fail(ArgumentError, f"{function.__name__}: {name} must be a tensor or an array, not {shown(given)}")
+        return as_tensor(given)
+
+    @wraps(function)
+    def taking(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        placed: Any = [taken(name, x) for name, x in zip(declared, args, strict=False)]
+        named: Any = {name: taken(name, x) for name, x in kwargs.items()}
+        placed += args[len(placed) :]  # more than there are: Python says so
+        return function(*placed, **named)
+
+    return taking
+
+
+def integers(name: str, what: str, given: Any) -> list[int]:
+    """An int (NumPy's too), or a sequence of them, as a list; an ArgumentError for anything else."""
+    several = isinstance(given, (tuple, list, range)) or (isinstance(given, np.ndarray) and given.ndim == 1)
+    try:
+        return [operator.index(n) for n in (given if several else (given,))]
+    except TypeError:
+        fail(ArgumentError, f"{name}: {what} must be an int or a sequence of them, not {shown(given)}")
 
 
 def promoted(name: str, *operands: TensorLike) -> DType:
@@ -120,12 +157,13 @@ def expanded(x: Tensor, shape: Shape) -> Tensor:
 def shape_of(name: str, shape: Any, least: int = 0) -> Shape:
     """A shape that a user wrote: an int, a size or a name of one, or a sequence of them. No int is below `least`."""
     sizes: list[Size] = []
-    for size in tuple(shape) if isinstance(shape, (tuple, list, np.ndarray)) else (shape,):
+    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim > 0)
+    for size in tuple(shape) if several else (shape,):
         if isinstance(size, str) and size.isidentifier():
             sizes.append(Dim.symbol(size))
         elif isinstance(size, Dim):
             sizes.append(size)
-        elif hasattr(size, "__index__") and not isinstance(size, (bool, np.ndarray)):
+        elif hasattr(size, "__index__") and not isinstance(size, (bool, type, np.ndarray)):
             sizes.append(operator.index(size))
         else:
             hint = "a size is an int, the name of a size, or one of tensor.shape"

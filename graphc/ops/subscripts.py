@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from graphc.build import Tensor, apply, signature
 from graphc.errors import ArgumentError, ShapeError, fail
@@ -18,7 +20,17 @@ from graphc.graph import shown
 from graphc.ops.arithmetic import multiply
 from graphc.ops.contraction import matmul
 from graphc.ops.movement import expand_dims, reshape, slice_op, transpose
-from graphc.ops.operands import TensorLike, as_tensor, broadcast_shape, converted, expanded, normalized_axes, promoted
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    broadcast_shape,
+    converted,
+    expanded,
+    integers,
+    normalized_axes,
+    normalized_axis,
+    promoted,
+)
 from graphc.ops.reductions import sum as sum_
 from graphc.ops.selection import astype
 from graphc.types import Size, bool_, int64, product
@@ -69,10 +81,13 @@ def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[int | Sequence[
     `tensordot([[1, 2], [3, 4]], [1, 10], 1)` is [21, 43].
     """
     a, b = as_tensor(x), as_tensor(y)
-    if isinstance(axes, int):
+    if isinstance(axes, (int, np.integer)):
+        axes = int(axes)
         if not 0 <= axes <= min(a.ndim, b.ndim):
             fail(ArgumentError, f"tensordot: axes={axes} does not fit: {signature(a, b)}")
         left, right = list(range(a.ndim - axes, a.ndim)), list(range(axes))
+    elif not isinstance(axes, (tuple, list, np.ndarray)) or len(axes) != 2:
+        fail(ArgumentError, f"tensordot: axes is an int, or a pair of axes or lists of them, not {shown(axes)}")
     else:
         left, right = (_listed(t, given) for t, given in zip((a, b), axes, strict=True))
     if len(left) != len(right):
@@ -106,7 +121,7 @@ def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:
     """
     a, b = as_tensor(x), as_tensor(y)
     shape = broadcast_shape("vecdot", a, b)
-    (place,) = normalized_axes("vecdot", axis, len(shape))
+    place = normalized_axis("vecdot", axis, len(shape))
     behind = len(shape) - place
     if min(a.ndim, b.ndim) < behind or a.shape[-behind] != b.shape[-behind]:
         fail(ShapeError, f"vecdot: the sizes along axis {axis} differ: {signature(a, b)}")
@@ -116,8 +131,11 @@ def vecdot(x: TensorLike, y: TensorLike, axis: int = -1) -> Tensor:
     return astype(sum_(multiply(x, y), place), dtype)
 
 
-def _parsed(subscripts: str, count: int) -> tuple[list[str], str | None]:
+def _parsed(subscripts: Any, count: int) -> tuple[list[str], str | None]:
     """The labels of each operand and those of the result, or None where they are left to the convention."""
+    if not isinstance(subscripts, str):
+        hint = "operands come behind the text: einsum('ij,jk->ik', x, y)"
+        fail(ArgumentError, f"einsum: subscripts are text, not {shown(subscripts)}", hint)
     text = subscripts.replace(" ", "")
     match = re.fullmatch(r"((?:[A-Za-z.,])*)(?:->([A-Za-z.]*))?", text)
     parts = match.group(1).split(",") if match else []
@@ -266,7 +284,7 @@ def _reordered(part: _Labelled, output: str) -> _Labelled:
 
 def _listed(tensor: Tensor, given: int | Sequence[int]) -> list[int]:
     """Axes as a list, in the given order."""
-    axes = [given] if isinstance(given, int) else list(given)
+    axes = integers("tensordot", "axes", given)
     normalized_axes("tensordot", tuple(axes), tensor.ndim, tensor)
     return [axis % tensor.ndim for axis in axes]
 
