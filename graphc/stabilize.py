@@ -127,10 +127,10 @@ class _Matcher:
         found = self.args(value, "subtract")
         return found[0] if found is not None and scalar_value(found[1]) == -number else None
 
-    def minus_from(self, value: Value, number: float) -> Value | None:
-        """`x` if `value` is number - x."""
+    def one_minus(self, value: Value) -> Value | None:
+        """`x` if `value` is 1 - x."""
         found = self.args(value, "subtract")
-        return found[1] if found is not None and scalar_value(found[0]) == number else None
+        return found[1] if found is not None and scalar_value(found[0]) == 1.0 else None
 
     def spread(self, value: Value, op: str, full: Shape) -> _Spread | None:
         """`value`, of shape `full`, as a reduction `op` of such a shape, each result spread over its own operands."""
@@ -310,12 +310,12 @@ def _log_one_plus(value: Value, at: _Matcher) -> Value | None:
     x = at.plus(value.node.inputs[0], 1.0)
     if x is not None:
         return apply("log1p", x)
-    x = at.minus_from(value.node.inputs[0], 1.0)
+    x = at.one_minus(value.node.inputs[0])
     return None if x is None else apply("log1p", _negative(x))
 
 
 def _one_minus_sigmoid(value: Value, at: _Matcher) -> Value | None:
-    inner = at.minus_from(value, 1.0)
+    inner = at.one_minus(value)
     x = None if inner is None else at.arg(inner, "sigmoid")
     return None if x is None else apply("sigmoid", _negative(x))
 

@@ -187,6 +187,7 @@ def test_parameters_are_named_by_their_path_once() -> None:
     names = ["gain", "offset", "body.hidden.weight", "body.hidden.bias"]
     assert list(net.state_dict()) == names
     assert [p.name for p in net.parameters()] == names
+    assert dict(net.named_children()) == {"body": net.body, "tied": net.tied}
     assert net.gain is net.parameters()[0] and net.tied.weight is net.body[0].weight
     assert net(placeholder("x", ("n", 3))).shape[1] == 3
     net.body = ReLU()

@@ -27,7 +27,7 @@ from graphc.loops.prepack import Pack
 from graphc.loops.printer import print_kernel
 from graphc.loops.product_rows import lower_product_rows
 from graphc.loops.program import Buffer, Check, Program, Task
-from graphc.loops.regions import Schedule, schedule
+from graphc.loops.regions import Placement, place_kernels
 from graphc.loops.regroup import substituted
 from graphc.loops.row_blocks import lower_blocks
 from graphc.loops.scan import lower_scan
@@ -71,7 +71,7 @@ class _Lowering:
     def __init__(self, graph: Graph, target: Target, made: Callable[[LoopKernel], None]) -> None:
         self.graph, self.target, self.made = graph, target, made
         self.free = free_reshapes(graph)
-        self.plan: Schedule = schedule(graph, self.free)
+        self.plan: Placement = place_kernels(graph, self.free)
         self.inside, self.outside = divided(bounds_of(v.type.shape for v in graph.inputs))
         self.checks = Checks()
         self.buffers: dict[str, Buffer] = {}

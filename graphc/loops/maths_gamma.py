@@ -13,10 +13,10 @@ import math
 from typing import Any
 
 from graphc.loops.maths_exponential import log
-from graphc.loops.maths_parts import Maths, polynomial
+from graphc.loops.maths_parts import Maths, in_float64, polynomial
 from graphc.loops.maths_polynomials import POLYNOMIALS
 from graphc.loops.maths_trigonometric import _cosine_near_0, _sine_near_0
-from graphc.types import DType, float32, float64
+from graphc.types import DType, float64
 
 SERIES = 8.0  # from here on Stirling's
 HALF_LOG_TWO_PI = 0.9189385332046728
@@ -25,16 +25,12 @@ LOG_PI = 1.1447298858494002
 
 def lgamma(h: Maths, x: Any) -> Any:
     """log(abs(gamma(x))): inf at 0, at negative integers and at both infinities."""
-    if x.dtype == float32:
-        return h.cast(_lgamma(h, h.cast(x, float64), float32), float32)
-    return _lgamma(h, x, float64)
+    return in_float64(h, _lgamma, x)
 
 
 def digamma(h: Maths, x: Any) -> Any:
     """The derivative of lgamma: -inf at 0, inf at -0, NaN at negative integers and at -inf."""
-    if x.dtype == float32:
-        return h.cast(_digamma(h, h.cast(x, float64), float32), float32)
-    return _digamma(h, x, float64)
+    return in_float64(h, _digamma, x)
 
 
 def _lgamma(h: Maths, x: Any, precision: DType) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from graphc.loops.maths_tables import Coefficients, Table
 from graphc.ops.lowering import Handler
-from graphc.types import float32, float64, int64
+from graphc.types import DType, float32, float64, int64
 
 T = TypeVar("T")
 LONG = 12  # coefficients from which a polynomial is worth two chains
@@ -41,6 +41,13 @@ class MathsHandler(Handler[T], Protocol[T]):
 
 
 Maths = MathsHandler[Any]
+
+
+def in_float64(h: Maths, function: Callable[[Maths, Any, DType], Any], x: Any) -> Any:
+    """`function(h, x, precision)` of a float64, as exact as the dtype of `x` asks for, and rounded to that."""
+    if x.dtype == float64:
+        return function(h, x, float64)
+    return h.cast(function(h, h.cast(x, float64), float32), float32)
 
 
 # -- polynomials

@@ -14,6 +14,7 @@ from graphc.loops.maths_parts import (
     at_most,
     exact_product,
     horner,
+    in_float64,
     minus_multiple,
     minus_product,
     nearest_exponent,
@@ -54,9 +55,7 @@ def erf(h: Maths, x: Any) -> Any:
 
 def erfc(h: Maths, x: Any) -> Any:
     """1 - erf(x) without cancellation: exp(-x^2) times a function of little slope; in float64."""
-    if x.dtype == float32:
-        return h.cast(_erfc(h, h.cast(x, float64), float32), float32)
-    return _erfc(h, x, float64)
+    return in_float64(h, _erfc, x)
 
 
 def _erfc(h: Maths, x: Any, precision: DType) -> Any:
@@ -72,9 +71,7 @@ def _erfc(h: Maths, x: Any, precision: DType) -> Any:
 
 def erfinv(h: Maths, x: Any) -> Any:
     """The inverse of erf on -1..1, NaN outside: M. Giles' approximation (2010) and steps of Halley's, in float64."""
-    if x.dtype == float32:
-        return h.cast(_erfinv(h, h.cast(x, float64), float32), float32)
-    return _erfinv(h, x, float64)
+    return in_float64(h, _erfinv, x)
 
 
 def _erfinv(h: Maths, x: Any, precision: DType) -> Any:

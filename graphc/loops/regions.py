@@ -3,7 +3,7 @@
 Kernels go into the earliest region after their producers, those that recompute into the last one before their readers;
 updates of parameters go last, together, so that one region walks all parameters of an optimiser and a failed check
 stops the step before anything has changed. An update is in place where every other reader of the old value has run
-before, and its own kernel reads the old value only at the element that it writes. Enter at `schedule`.
+before, and its own kernel reads the old value only at the element that it writes. Enter at `place_kernels`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphc.ops.lowering import Contraction, Elementwise, Gather, ScatterAdd
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Placement:
     """order: kernel nodes as they run; regions: the same in groups; last_use: the region that reads a value last."""
 
     order: tuple[Node, ...]
@@ -26,7 +26,7 @@ class Schedule:
     in_place: dict[Value, Value]  # an updated value -> the parameter whose memory it takes
 
 
-def schedule(graph: Graph, free: Mapping[Node, Value]) -> Schedule:
+def place_kernels(graph: Graph, free: Mapping[Node, Value]) -> Placement:
     """Regions and in-place updates of a graph of kernel nodes. free: those that never run, and what they read."""
     kernels = [node for node in graph.order() if node.op.name == "kernel"]
     targets = dict(zip(graph.outputs[len(graph.results) :], graph.updates, strict=True))
@@ -56,7 +56,7 @@ def schedule(graph: Graph, free: Mapping[Node, Value]) -> Schedule:
     regions = [tuple(node for node in kernels if region_of[node] == n) for n in range(len(used))]
     order = tuple(node for region in regions for node in region)
     last_use = {v: region_of[node] for node in order for v in node.inputs if v.node in region_of}
-    return Schedule(order, tuple(regions), region_of, last_use, _in_place(graph, order, region_of, targets))
+    return Placement(order, tuple(regions), region_of, last_use, _in_place(graph, order, region_of, targets))
 
 
 def _recomputed(kernels: list[Node]) -> list[Node]:
