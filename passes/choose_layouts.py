@@ -44,8 +44,8 @@ MOST_LOST, MOST_SAVED = 0.015, 0.02  # a multiply-add: idle lanes cost less than
 SLICED, SLICED_SUMS = 0.015, 0.25  # what is saved of depthwise windows, and of some sums into them: shifted lines,
 SLICED_IDLE, SLICED_STRIDED = 0.12, 0.12  # for each idle lane of a line, and where lines are read with gaps
 # Of a product that stores what leaves a group channels-first itself: the most steps of a sum, with more of which a copy
-# behind it costs no more; and the fewest elements of a line.
-DIRECT_STEPS, DIRECT_LINE = 256, 12
+# behind it costs no more; the fewest elements of a line; and of a result, less of which is copied from L2.
+DIRECT_STEPS, DIRECT_LINE, DIRECT_MANY = 256, 12, 1 << 18
 PER_AXIS = frozenset({"slice", "unslice"})  # movement whose attributes list the axes
 LISTS = ("starts", "stops", "steps", "shape")
 
@@ -314,7 +314,7 @@ class _Mover:
         line, channels = sizes[out[-1]], sizes[out[1]]
         if not all(isinstance(size, int) for size in (line, channels, *steps)) or len(product.channels) < 2:
             return False
-        few = prod(cast(list[int], steps)) <= DIRECT_STEPS and _count(node.types[0].shape) > MANY
+        few = prod(cast(list[int], steps)) <= DIRECT_STEPS and _count(node.types[0].shape) > DIRECT_MANY
         return window and few and cast(int, line) >= DIRECT_LINE and cast(int, channels) >= LANES
 
     def _carried(self, node: Node, inputs: tuple[Value, ...]) -> Tensor:

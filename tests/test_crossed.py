@@ -79,8 +79,8 @@ def test_an_update_in_place_reads_the_old_values_once(rng: np.random.Generator) 
 
 
 CONVOLUTIONS = [
-    ((4, 3, 62, 62), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
-    ((8, 16, 40, 23), (24, 16, 3, 3), {"padding": 1}),
+    ((5, 3, 62, 62), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
+    ((12, 16, 40, 23), (24, 16, 3, 3), {"padding": 1}),
     ((3, 3, 70, 71), (40, 3, 5, 3), {}),
 ]
 
@@ -107,6 +107,7 @@ def test_which_convolutions_do() -> None:
     stem: Any = {"stride": 2, "padding": 3}
     assert result((32, 3, 112, 112), (64, 3, 7, 7), **stem) == "n o h w"
     assert result((32, 3, 112, 112), (64, 3, 7, 7), lambda y: F.relu(y), **stem) == "n h w o", "read channels-last"
+    assert result((1, 3, 112, 112), (64, 3, 7, 7), **stem) == "n h w o", "a copy from L2 costs less"
     assert result((32, 64, 32, 32), (64, 64, 3, 3), padding=1) == "n h w o", "the copy is little beside the product"
     assert result((32, 128, 7, 7), (128, 128, 3, 3), padding=1) == "n h w o", "lines fill no squares"
 
