@@ -192,7 +192,8 @@ class _Lowering:
         """
 
         def shared(pack: Pack) -> bool:
-            return bool(self.wanted) and self.wanted[pack.operands(node), print_kernel(pack.kernel)] > 1
+            texts = self.wanted.get(pack.operands(node))
+            return texts is not None and texts[print_kernel(pack.kernel)] > 1
 
         key = (node.attrs["name"], canonical_text(inner))
         known = self.known.get(key)

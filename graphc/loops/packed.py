@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from graphc.graph import Graph, Node, Value
 from graphc.loops.matmul import packs_of
+from graphc.loops.prepack import Pack
 from graphc.loops.printer import print_kernel
 from graphc.loops.program import Buffer, Region, Task
 from graphc.ops.lowering import Contraction
@@ -21,14 +22,14 @@ from graphc.target import Target
 
 def wanted_packs(
     kernels: Sequence[Node], inside: Callable[[Node], Graph], target: Target
-) -> Counter[tuple[tuple[Value, ...], str]]:
-    """How many contractions want an operand packed by a kernel of that text; of operands that several of them read.
+) -> dict[tuple[Value, ...], Counter[str]]:
+    """How many contractions want an operand packed by a kernel of that text; of operands that several want packed.
 
-    inside: the graph of a kernel node.
+    inside: the graph of a kernel node. Kernels that pack are made for those operands only.
     """
     contractions = [node for node in kernels if _contracts(node.attrs["graph"])]
     readers = Counter(value for node in contractions for value in dict.fromkeys(node.inputs))
-    found: Counter[tuple[tuple[Value, ...], str]] = Counter()
+    found: dict[tuple[Value, ...], list[Pack]] = {}
     for node in contractions:
         if any(readers[value] > 1 for value in node.inputs):
             graph = inside(node)
@@ -37,8 +38,9 @@ def wanted_packs(
                 shape = shape.contraction
             if isinstance(shape, ContractionShape):  # kernels of blocks pack for themselves
                 for pack in packs_of(graph, shape, target):
-                    found[pack.operands(node), print_kernel(pack.kernel)] += 1
-    return found
+                    found.setdefault(pack.operands(node), []).append(pack)
+    several = {operands: packs for operands, packs in found.items() if len(packs) > 1}
+    return {operands: Counter(print_kernel(pack.kernel) for pack in packs) for operands, packs in several.items()}
 
 
 def _contracts(graph: Graph) -> bool:
