@@ -214,7 +214,7 @@ class Tensor(Methods):
 
     def eval(self, feeds: Mapping[Tensor, Any] | None = None) -> np.ndarray:
         """The value, computed by the interpreter from arrays for the placeholders: `loss.eval({x: images})`."""
-        return cast(np.ndarray, sugar["eval"](self, feeds or {}))
+        return cast(np.ndarray, sugar["eval"](self, {} if feeds is None else feeds))
 
     # What a Tensor cannot be at build time.
     def __bool__(self) -> NoReturn:

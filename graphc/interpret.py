@@ -144,6 +144,8 @@ def _known(size: Size, dims: Mapping[str, int]) -> int | None:
 def _eval(tensor: Tensor, feeds: Mapping[Tensor, Any]) -> np.ndarray:
     """`Tensor.eval`: arguments are converted if NumPy calls the conversion safe."""
     arrays = {}
+    if not isinstance(feeds, Mapping):
+        raise ArgumentError(f"eval takes a dict of arrays for placeholders, not {shown(feeds)}")
     for key, given in feeds.items():
         if not isinstance(key, Tensor) or key.ref.op.name not in ("placeholder", "parameter"):
             raise ArgumentError(f"eval takes arrays for placeholders, not for {shown(key)}")

@@ -23,6 +23,7 @@ from graphc import ops
 from graphc.build import Parameter, Tensor, apply, as_dtype, constant, fail, parameter, signature
 from graphc.elsewhere import of_module
 from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.graph import shown
 from graphc.ops.operands import TensorLike, as_tensor, expanded, normalized_axis, shape_of
 from graphc.types import DType, Shape, Size, float32, float64, int32, product, uint64
 
@@ -187,7 +188,10 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None, name: str = "generator") -> None:
-        start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]  # far from those of other seeds
+        try:
+            start = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]  # far from those of other seeds
+        except (TypeError, ValueError):
+            fail(ArgumentError, f"Generator: a seed is an int from 0 on or None, not {shown(seed)}")
         self.key: Parameter = parameter(name, start)
         self.key.default_update = self.key + 1
         self._draws = 0

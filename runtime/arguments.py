@@ -103,9 +103,9 @@ class Arguments:
         wanted = self.types[position].dtype
         try:
             natural = np.asarray(value)
-        except (ValueError, TypeError, OverflowError) as error:
+        except Exception as error:  # whatever an item's own conversion raises
             raise self._dtype_error(position, f"is not an array: {error}") from None
-        if natural.size and natural.dtype.kind not in _KINDS[wanted.kind]:
+        if (natural.size or natural.dtype.kind in "SUO") and natural.dtype.kind not in _KINDS[wanted.kind]:
             message = f"holds {natural.dtype} values, which do not fit into {wanted.name}"
             raise self._dtype_error(position, message, self._fix(position, wanted))
         array = cast_array(natural, wanted)

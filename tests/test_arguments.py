@@ -41,6 +41,18 @@ def test_a_narrowing_argument_is_an_error_with_the_fix(dtype: DType, value: Any,
         assert f"hint: convert it yourself: x=np.asarray(x).astype(np.{dtype.name})" in text
 
 
+class Refusing:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise RuntimeError("on another device")
+
+
+@pytest.mark.parametrize("value", [Refusing(), [Refusing()], ([1.0], Refusing()), [np.zeros(0, "S3")]])
+def test_what_does_not_become_an_array_is_an_error_that_names_the_argument(value: Any) -> None:
+    arguments = Arguments("f", ["x"], [TensorType(float32, (N,))], ["n"], {"x": (LINE,)})
+    with pytest.raises(DTypeError, match=r"f: argument 'x' \(f32\[n\]\) .*(on another device|not fit into float32)"):
+        arguments.bind([value], {})
+
+
 def test_wrong_arguments_are_named() -> None:
     lines = {"x": (LINE,), "w": (replace(LINE, line=8),)}
     kinds = [TensorType(float32, (N, M)), TensorType(float32, (M, N, 2 * N))]

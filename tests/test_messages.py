@@ -203,6 +203,13 @@ INTS = "must be an int or a sequence of them, not"
         (lambda: functional.softmax(None), "softmax: x must be a tensor or an array, not None"),
         (lambda: mse_loss(X, target="y"), "mse_loss: target must be a tensor or an array, not 'y'"),
         (lambda: mse_loss(X, 1), "mse_loss: the shapes of x (f32[3,4]) and result of constant (i64[]) differ"),
+        (lambda: graphc.round(X, "2"), "round: decimals must be an int, not '2'"),
+        (lambda: graphc.topk(X, 1.5), "topk: k must be an int, not 1.5"),
+        (lambda: graphc.diff(X, None), "diff: n must be an int, not None"),
+        (lambda: functional.group_norm(X, "4"), "group_norm: num_groups must be an int, not '4'"),
+        (lambda: graphc.random.Generator(-1), "Generator: a seed is an int from 0 on or None, not -1"),
+        (lambda: graphc.random.Generator("0"), "Generator: a seed is an int from 0 on or None, not '0'"),
+        (lambda: X.eval([1.0]), "eval takes a dict of arrays for placeholders, not [1.0]"),
         (lambda: functional.layer_norm(X, 4, {}), "layer_norm: weight must be a tensor or an array, not {}"),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from graphc import ops
 from graphc.build import Tensor, fail
 from graphc.errors import ArgumentError, DTypeError, ShapeError
 from graphc.graph import shown
-from graphc.ops.operands import of_tensors
+from graphc.ops.operands import integer, of_tensors
 from graphc.types import Size
 
 
@@ -90,7 +90,7 @@ def group_norm(
     `group_norm(constant([[1.0, 3.0, 5.0, 9.0]]), 2, eps=0.0)` is [[-1.0, 1.0, -1.0, 1.0]].
     """
     _check_channels("group_norm", x)
-    channels = x.shape[1]
+    channels, num_groups = x.shape[1], integer("group_norm", "num_groups", num_groups)
     if not isinstance(channels, int) or num_groups < 1 or channels % num_groups:
         fail(ShapeError, f"group_norm: {num_groups} groups do not divide the {channels} channels of {shown(x)}")
     for part in (weight, bias):

@@ -22,6 +22,7 @@ from graphc.ops.operands import (
     binary_function,
     fits,
     floating,
+    integer,
     result_of,
     same_type,
     tensors_of,
@@ -268,7 +269,7 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
 
     Integers stay as they are (only `decimals` >= 0). `round([0.5, 1.5, 2.5])` is [0.0, 2.0, 2.0].
     """
-    tensor = as_tensor(x)
+    tensor, decimals = as_tensor(x), integer("round", "decimals", decimals)
     if tensor.dtype is bool_ or (decimals < 0 and not tensor.dtype.is_float):
         fail(DTypeError, f"round: {decimals} decimals of {shown(tensor)}", "convert it to a float with astype")
     if decimals == 0 or not tensor.dtype.is_float:

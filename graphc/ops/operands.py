@@ -74,6 +74,14 @@ def of_tensors(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return taking
 
 
+def integer(name: str, what: str, given: Any) -> int:
+    """An int (NumPy's too), or an ArgumentError."""
+    try:
+        return operator.index(given)
+    except TypeError:
+        fail(ArgumentError, f"{name}: {what} must be an int, not {shown(given)}")
+
+
 def integers(name: str, what: str, given: Any) -> list[int]:
     """An int (NumPy's too), or a sequence of them, as a list; an ArgumentError for anything else."""
     several = isinstance(given, (tuple, list, range)) or (isinstance(given, np.ndarray) and given.ndim == 1)
@@ -200,10 +208,7 @@ def floating(dtype: DType) -> DType:
 
 def normalized_axis(name: str, axis: int, rank: int, x: Tensor | None = None) -> int:
     """A non-negative axis, or a ShapeError."""
-    try:
-        index = operator.index(axis)
-    except TypeError:
-        fail(ArgumentError, f"{name}: axis must be an int, not {shown(axis)}")
+    index = integer(name, "axis", axis)
     if not -rank <= index < rank:
         which = f" of {shown(x)}" if x is not None else ""
         hint = f"axes go from {-rank} to {rank - 1}" if rank else "a scalar has no axes"

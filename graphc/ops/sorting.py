@@ -18,7 +18,16 @@ from graphc.ops.comparison import compare, greater, isnan, less
 from graphc.ops.indexing import getitem, scatter_add_along_axis, take_along_axis
 from graphc.ops.lowering import Sort
 from graphc.ops.movement import expand_dims
-from graphc.ops.operands import TensorLike, as_tensor, check_kind, converted, expanded, normalized_axis, promoted
+from graphc.ops.operands import (
+    TensorLike,
+    as_tensor,
+    check_kind,
+    converted,
+    expanded,
+    integer,
+    normalized_axis,
+    promoted,
+)
 from graphc.ops.reductions import sum
 from graphc.ops.registry import register
 from graphc.ops.samples import ALL, FLOATS, Operand, Sample
@@ -107,7 +116,7 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
 
     Of equal elements the first counts; nan is the largest. `topk([3, 1, 2], 2)` is ([3, 2], [0, 2]).
     """
-    tensor = as_tensor(x)
+    tensor, k = as_tensor(x), integer("topk", "k", k)
     where_ = normalized_axis("topk", axis, tensor.ndim, tensor)
     size = tensor.shape[where_]
     if k < 0 or (isinstance(size, int) and k > size):

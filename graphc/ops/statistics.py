@@ -15,7 +15,7 @@ from graphc.ops.comparison import equal, not_equal
 from graphc.ops.indexing import getitem
 from graphc.ops.joining import concat
 from graphc.ops.movement import broadcast_to, expand_dims, reshape
-from graphc.ops.operands import TensorLike, as_tensor, converted, normalized_axes, normalized_axis
+from graphc.ops.operands import TensorLike, as_tensor, converted, integer, normalized_axes, normalized_axis
 from graphc.ops.reductions import Axis, any, max, mean, min, sum
 from graphc.ops.selection import astype, where
 from graphc.ops.sources import dim_value
@@ -99,7 +99,7 @@ def diff(
 
     prepend and append are put before and behind `x` first: scalars, or arrays that fit in the other axes.
     """
-    tensor = as_tensor(x)
+    tensor, n = as_tensor(x), integer("diff", "n", n)
     where_ = normalized_axis("diff", axis, tensor.ndim, tensor)
     if n < 0:
         fail(ShapeError, f"diff: {n} times: {signature(tensor)}")
