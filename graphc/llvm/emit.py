@@ -144,6 +144,8 @@ class _Emitter(Flow):
         if registers is None:
             raise InternalError(f"kernel {self.kernel.name} uses the registers {expr.name} before they are declared")
         position = 0
+        if not registers.shape:
+            return registers, position
         for size, index in zip(registers.shape, expr.index, strict=True):
             number = self.value(index).const
             if number is None or not 0 <= number < size:
@@ -163,6 +165,9 @@ class _Emitter(Flow):
         name, arithmetic = expr.name, self.arithmetic
         if name == "lanes":
             return arithmetic.lanes(expr.vtype.dtype, expr.vtype.lanes)
+        first = expr.args[0]
+        if name == "splat" and isinstance(first, ir.Load) and first.mask is None:
+            return self.memory.broadcast(first.buffer, self.value(first.index), expr.vtype.lanes)
         arguments = [self.value(a) for a in expr.args]
         if name in self.methods:
             return self.methods[name](*arguments)

@@ -86,6 +86,21 @@ class Memory:
             rhs = self.builder.intrinsic(name, kind, [address, mask.typed, f"{kind} zeroinitializer"])
         return self._from_memory(rhs, dtype, lanes)
 
+    def broadcast(self, buffer: str, index: Value, lanes: int) -> Value:
+        """The element at a scalar index in every lane.
+
+        A vector of one lane is loaded: LLVM makes the same code of it as of a scalar that is put into a vector, which
+        is a line more to write.
+        """
+        pointer = self.pointers[buffer]
+        if lanes == 1 or pointer.dtype.kind == "b":
+            return self.arithmetic.splat(self.load(buffer, index, 1, None), lanes)
+        kind = f"<1 x {memory_type_text(pointer.dtype)}>"
+        rhs = f"load {kind}, ptr {self._address(pointer, index)}, align {pointer.align}"
+        one = self.builder.value(pointer.dtype, 1, rhs).text
+        rhs = f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        return self.builder.value(pointer.dtype, lanes, rhs)
+
     def _from_memory(self, rhs: str, dtype: DType, lanes: int) -> Value:
         if dtype.kind != "b":
             return self.builder.value(dtype, lanes, rhs)

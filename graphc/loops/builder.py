@@ -204,7 +204,8 @@ class Builder:
     def lane_form(self, address: Size) -> tuple[bool, Size]:
         """(True, address of lane 0) if lanes read consecutive elements, else (False, address)."""
         if isinstance(address, Dim) and _LANES in address.terms:
-            base = Dim.from_terms({m: factor for m, factor in address.terms if m != _LANES[0]}, address.plain)
+            rest = tuple([term for term in address.terms if term[0] != _LANES[0]])  # in order: a number is the last
+            base = Dim(rest, address.plain) if rest and rest[0][0] else sum(factor for _, factor in rest)
             if not any(name in self.symbols and self.symbols[name].lanes > 1 for name in symbols(base)):
                 return True, base
         return False, address

@@ -242,8 +242,9 @@ def _elements(builder: Builder, tile: Tile, view: View, place: Size, masks: Mask
     """An operand for each vector of columns: loaded, or one element that is broadcast."""
     lanes = builder.lane_count
     if not view.wide:
-        load = Load(view.buffer, builder.index(place).expr, VType(tile.dtype))
-        return [builder.widened(builder.let(load, builder.depth, name), lanes).expr] * len(masks)
+        element = Load(view.buffer, builder.index(place).expr, VType(tile.dtype))
+        value = Op("splat", (element,), VType(tile.dtype, lanes)) if lanes > 1 else element
+        return [builder.let(value, builder.depth, name).expr] * len(masks)
     found = []
     for v, mask in enumerate(masks):
         index = builder.index(place + v * lanes)
