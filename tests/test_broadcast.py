@@ -16,7 +16,8 @@ from graphc.types import DTYPES, DType, bool_, float32
 def broadcast(dtype: DType, lanes: int, mask: ir.Expr | None = None) -> ir.LoopKernel:
     element = ir.Load("b0", ir.Var("n"), ir.VType(dtype), mask)
     body = (ir.Store("b1", ir.const(0), ir.Op("splat", (element,), ir.VType(dtype, lanes))),)
-    kernel = ir.LoopKernel("k", (ir.BufferParam("b0", dtype, 3), ir.BufferParam("b1", dtype, lanes, True)), ("n",), body)
+    buffers = (ir.BufferParam("b0", dtype, 3), ir.BufferParam("b1", dtype, lanes, True))
+    kernel = ir.LoopKernel("k", buffers, ("n",), body)
     check_kernel(kernel)
     return kernel
 
