@@ -10,36 +10,25 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from graphc.errors import ArgumentError, fail
 
 
+def _refusing(form: str) -> Any:
+    """The method of an operator that is written as `form`, of the size and the other operand."""
+
+    def method(size: NoNumber, other: Any) -> Any:
+        return _refused(form.format(size, other), size) if _is_number(other) else NotImplemented
+
+    return method
+
+
 class NoNumber:
     """`n / 2`, `n ** 0.5`, `n < 3`, `float(n)` and `int(n)` of a size n are errors that say what to write."""
 
     __slots__ = ()
 
     if not TYPE_CHECKING:  # for people's mistakes; a type checker finds them itself
-
-        def __truediv__(self, other: Any) -> Any:
-            return _refused(f"{self} / {other}", self) if _is_number(other) else NotImplemented
-
-        def __rtruediv__(self, other: Any) -> Any:
-            return _refused(f"{other} / {self}", self) if _is_number(other) else NotImplemented
-
-        def __pow__(self, other: Any) -> Any:
-            return _refused(f"{self} ** {other}", self) if _is_number(other) else NotImplemented
-
-        def __rpow__(self, other: Any) -> Any:
-            return _refused(f"{other} ** {self}", self) if _is_number(other) else NotImplemented
-
-        def __lt__(self, other: Any) -> Any:
-            return _refused(f"{self} < {other}", self) if _is_number(other) else NotImplemented
-
-        def __le__(self, other: Any) -> Any:
-            return _refused(f"{self} <= {other}", self) if _is_number(other) else NotImplemented
-
-        def __gt__(self, other: Any) -> Any:
-            return _refused(f"{self} > {other}", self) if _is_number(other) else NotImplemented
-
-        def __ge__(self, other: Any) -> Any:
-            return _refused(f"{self} >= {other}", self) if _is_number(other) else NotImplemented
+        __truediv__, __rtruediv__ = _refusing("{0} / {1}"), _refusing("{1} / {0}")
+        __pow__, __rpow__ = _refusing("{0} ** {1}"), _refusing("{1} ** {0}")
+        __lt__, __le__ = _refusing("{0} < {1}"), _refusing("{0} <= {1}")
+        __gt__, __ge__ = _refusing("{0} > {1}"), _refusing("{0} >= {1}")
 
         def __float__(self) -> float:
             _refused(f"float({self})", self)

@@ -28,9 +28,7 @@ def layer_norm(
     """
     shape = _sizes(shape)
     axes = _last_axes("layer_norm", x, shape)
-    centred = x - x.mean(axes, keepdims=True)
-    scale = ops.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)  # one division for a row, as in PyTorch
-    return _scaled("layer_norm", centred * scale, shape, weight, bias)
+    return _scaled("layer_norm", _standardized(x, axes, eps), shape, weight, bias)
 
 
 @of_tensors
@@ -67,16 +65,10 @@ def batch_norm(
     _check_channels("batch_norm", x)
     if (mean is None) != (var is None):
         fail(ArgumentError, "batch_norm: mean and var are given both or not at all")
-    for part in (mean, var, weight, bias):
-        if part is not None and part.shape != (x.shape[1],):
-            fail(ShapeError, f"batch_norm: {shown(x)} has {x.shape[1]} channels: {shown(part)} does not fit")
-    axes = (0, *range(2, x.ndim))
+    _check_parts("batch_norm", x, mean, var, weight, bias)
     if mean is None or var is None:
-        centred = x - x.mean(axes, keepdims=True)
-        spread = (centred * centred).mean(axes, keepdims=True)
-    else:
-        centred, spread = x - _by_channel(mean, x), _by_channel(var, x)
-    return _of_channels(centred * ops.rsqrt(spread + eps), weight, bias)
+        return _of_channels(_standardized(x, (0, *range(2, x.ndim)), eps), weight, bias)
+    return _of_channels((x - _by_channel(mean, x)) * ops.rsqrt(_by_channel(var, x) + eps), weight, bias)
 
 
 @of_tensors
@@ -93,14 +85,15 @@ def group_norm(
     channels, num_groups = x.shape[1], integer("group_norm", "num_groups", num_groups)
     if not isinstance(channels, int) or num_groups < 1 or channels % num_groups:
         fail(ShapeError, f"group_norm: {num_groups} groups do not divide the {channels} channels of {shown(x)}")
-    for part in (weight, bias):
-        if part is not None and part.shape != (channels,):
-            fail(ShapeError, f"group_norm: {shown(x)} has {channels} channels: {shown(part)} does not fit")
+    _check_parts("group_norm", x, weight, bias)
     groups = x.reshape((x.shape[0], num_groups, channels // num_groups, *x.shape[2:]))
-    axes = tuple(range(2, groups.ndim))
-    centred = groups - groups.mean(axes, keepdims=True)
-    scale = ops.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)
-    return _of_channels((centred * scale).reshape(x.shape), weight, bias)
+    return _of_channels(_standardized(groups, tuple(range(2, groups.ndim)), eps).reshape(x.shape), weight, bias)
+
+
+def _standardized(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    """(x - mean) / sqrt(var + eps) over `axes`, with one division for each mean, as in PyTorch."""
+    centred = x - x.mean(axes, keepdims=True)
+    return centred * ops.rsqrt((centred * centred).mean(axes, keepdims=True) + eps)
 
 
 def _check_channels(function: str, x: Tensor) -> None:
@@ -108,6 +101,12 @@ def _check_channels(function: str, x: Tensor) -> None:
         fail(DTypeError, f"{function}: takes floats, not {shown(x)}")
     if x.ndim < 2:
         fail(ShapeError, f"{function}: {shown(x)} has no axis of channels, which is the second one")
+
+
+def _check_parts(function: str, x: Tensor, *parts: Tensor | None) -> None:
+    for part in parts:
+        if part is not None and part.shape != (x.shape[1],):
+            fail(ShapeError, f"{function}: {shown(x)} has {x.shape[1]} channels: {shown(part)} does not fit")
 
 
 def _by_channel(part: Tensor, x: Tensor) -> Tensor:
